@@ -1,0 +1,179 @@
+//! The vocabulary: streams, metrics with their units, readings, and the cause of a loss.
+//!
+//! Plain data that every stage may name. This module does no I/O and imports nothing of the project.
+
+use serde::Serialize;
+
+/// Milliseconds since the Unix epoch, as every shipped record carries it.
+pub type EpochMs = i64;
+
+/// One kind of record. A request to the destination carries one stream only, since Sumo's
+/// headers (category, name, host) hold for a whole request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Lines of access logs, as they stand.
+    AccessLines,
+    /// Summaries of the requests in an interval, by virtual host.
+    WebSummary,
+    /// Samples of this host.
+    HostMetrics,
+    /// What happened to the agent: start, stop, losses, warnings of the destination.
+    Events,
+}
+
+impl Stream {
+    /// Every stream, in the order of its code.
+    pub const ALL: [Stream; 4] =
+        [Stream::AccessLines, Stream::WebSummary, Stream::HostMetrics, Stream::Events];
+
+    /// The number that stands for the stream on disk. Never renumber: spools outlive releases.
+    pub fn code(self) -> u8 {
+        match self {
+            Stream::AccessLines => 1,
+            Stream::WebSummary => 2,
+            Stream::HostMetrics => 3,
+            Stream::Events => 4,
+        }
+    }
+
+    /// The stream of a code, or `None` for one that a newer release wrote.
+    pub fn from_code(code: u8) -> Option<Stream> {
+        Stream::ALL.into_iter().find(|stream| stream.code() == code)
+    }
+
+    /// `X-Sumo-Category` where the operator sets none.
+    pub fn default_category(self) -> &'static str {
+        match self {
+            Stream::AccessLines => "watchpost/nginx/access",
+            Stream::WebSummary => "watchpost/web",
+            Stream::HostMetrics => "watchpost/host",
+            Stream::Events => "watchpost/events",
+        }
+    }
+
+    /// `X-Sumo-Name` where the operator sets none.
+    pub fn default_source_name(self) -> &'static str {
+        match self {
+            Stream::AccessLines => "nginx-access",
+            Stream::WebSummary => "web-summary",
+            Stream::HostMetrics => "host-metrics",
+            Stream::Events => "events",
+        }
+    }
+}
+
+/// Whether a metric only rises (until a restart of what it counts) or may take any value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Rises; a lower value means that the counted thing started anew.
+    Counter,
+    /// A state at one moment.
+    Gauge,
+}
+
+/// The definition of one host metric: the single place its names, unit and meaning are written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// OpenTelemetry's name (semantic conventions 1.44), or `watchpost.` where there is none.
+    pub name: &'static str,
+    /// Unit in UCUM: `By`, `s`, `1` (a ratio), `{request}`.
+    pub unit: &'static str,
+    /// Counter or gauge.
+    pub kind: MetricKind,
+    /// Attribute names, in the order of the values in [`Reading::attributes`].
+    pub attributes: &'static [&'static str],
+    /// The name on `/metrics`: node_exporter's where it has one.
+    pub prometheus: &'static str,
+    /// Label names on `/metrics`, one for each attribute, in the same order.
+    pub labels: &'static [&'static str],
+    /// One sentence, without a full stop.
+    pub help: &'static str,
+}
+
+/// One value of one metric at the moment of a sample.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// What was read.
+    pub metric: &'static Metric,
+    /// Values of the metric's attributes, in its order; nested in this order in the JSON record.
+    pub attributes: Vec<String>,
+    /// The value, in the metric's unit.
+    pub value: f64,
+}
+
+impl Reading {
+    /// A reading with the given attribute values, in the order of the metric's attributes.
+    pub fn new<const N: usize>(metric: &'static Metric, attributes: [&str; N], value: f64) -> Reading {
+        debug_assert_eq!(metric.attributes.len(), N, "{} needs its attributes", metric.name);
+        Reading { metric, attributes: attributes.iter().map(|a| (*a).to_owned()).collect(), value }
+    }
+}
+
+/// Why lines or records will not reach the destination. Counted by name, shown on `/status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReason {
+    /// The file was truncated before its end was read.
+    Truncated,
+    /// The file was gone, with bytes that had not been read.
+    Removed,
+    /// The destination refused the batch for good (HTTP 400, three times).
+    Refused,
+    /// One record alone was over what the destination takes (HTTP 413).
+    TooLarge,
+    /// A record of the spool was damaged on disk.
+    Corrupted,
+    /// The spool was full; only samples and events, never lines, are lost to this.
+    SpoolFull,
+}
+
+impl LossReason {
+    /// Every reason, in the order of its code.
+    pub const ALL: [LossReason; 6] = [
+        LossReason::Truncated,
+        LossReason::Removed,
+        LossReason::Refused,
+        LossReason::TooLarge,
+        LossReason::Corrupted,
+        LossReason::SpoolFull,
+    ];
+
+    /// The number that stands for the reason on disk. Never renumber.
+    pub fn code(self) -> u8 {
+        match self {
+            LossReason::Truncated => 1,
+            LossReason::Removed => 2,
+            LossReason::Refused => 3,
+            LossReason::TooLarge => 4,
+            LossReason::Corrupted => 5,
+            LossReason::SpoolFull => 6,
+        }
+    }
+
+    /// The reason of a code, or `None` for one that a newer release wrote.
+    pub fn from_code(code: u8) -> Option<LossReason> {
+        LossReason::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+
+    /// The name in JSON and on `/metrics`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LossReason::Truncated => "truncated",
+            LossReason::Removed => "removed",
+            LossReason::Refused => "refused",
+            LossReason::TooLarge => "too_large",
+            LossReason::Corrupted => "corrupted",
+            LossReason::SpoolFull => "spool_full",
+        }
+    }
+}
+
+/// What one cause has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    /// Complete log lines, as far as they are known. Zero where the bytes were never seen.
+    pub lines: u64,
+    /// Bytes of log, or of batches.
+    pub bytes: u64,
+}

@@ -1,0 +1,1 @@
+//! One integration binary: every test that goes through the front door.
