@@ -4,3 +4,4 @@
 
 pub mod clock;
 pub mod record;
+pub mod secret;
