@@ -1,0 +1,359 @@
+//! Follows log files through rotation, truncation and deletion.
+//!
+//! Owns discovery (which files), identity (which file is which) and positions (how far each was read).
+//! It hands out lines and never decides what they mean. The poll is the truth; [`watch`] only shortens
+//! the wait. A file that cannot be read is named with its error and tried again, and hides no other.
+//!
+//! ```text
+//!  patterns ─► paths ─► open, fstat ─► known identity? ─► resume at its position
+//!                                   └► new ────────────► from its start (or its end, at the very first start)
+//!  lost its name ─► read to the end until it has stood still for ROTATE_GRACE ─► closed
+//! ```
+
+mod identity;
+mod open;
+mod position;
+mod tracked;
+pub mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+pub use identity::Identity;
+pub use position::{KEY_PREFIX, Position};
+pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
+
+use open::{Opened, Refusal};
+use watch::directory_of;
+
+/// Files followed at once; further ones are named as a problem and not read.
+pub const FILES_MAX: usize = 10_000;
+
+/// A change of the durable state: key, and value or removal.
+pub type StateChange = (Vec<u8>, Option<Vec<u8>>);
+
+/// What to follow.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Shell patterns; one without wildcards is a plain path, which may not exist yet.
+    pub patterns: Vec<String>,
+    /// At the very first start, files that exist already are read from their end and not whole.
+    pub first_start_at_end: bool,
+}
+
+/// Something that happened to a file and that somebody should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Following began.
+    Opened {
+        /// Its name.
+        path: PathBuf,
+        /// Where reading begins, in bytes.
+        offset: u64,
+        /// It was known from an earlier run.
+        resumed: bool,
+    },
+    /// The file was truncated or rewritten; reading goes on from its start.
+    Rewritten {
+        /// Its name.
+        path: PathBuf,
+        /// Bytes that can no longer be read; 0 where none are known to be lost.
+        lost_bytes: u64,
+    },
+    /// A file that lost its name was read to its end and closed.
+    Closed {
+        /// The name it had.
+        path: PathBuf,
+        /// Its length.
+        offset: u64,
+    },
+    /// A file of an earlier run is nowhere to be found; what was written behind `offset` is unknown.
+    Vanished {
+        /// The name it had.
+        path: PathBuf,
+        /// The position reached in it.
+        offset: u64,
+    },
+}
+
+/// A path that is named by a pattern and is not read, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// `missing`, `unreadable`, `not_a_file`, `compressed`, `too_many`.
+    pub state: &'static str,
+    /// What to say of it.
+    pub message: String,
+    /// Size at the first sight during the very first start: the position once it becomes readable.
+    start_at: Option<u64>,
+}
+
+/// All followed files.
+pub struct Follower {
+    options: Options,
+    files: BTreeMap<u64, Tracked>,
+    blocked: BTreeMap<PathBuf, Blocked>,
+    saved: BTreeMap<u64, Position>,
+    removed: Vec<u64>,
+    notices: Vec<Notice>,
+    buffer: Vec<u8>,
+    next_id: u64,
+    first_scan: bool,
+    first_start: bool,
+}
+
+impl Follower {
+    /// Prepares to follow; nothing is opened before the first [`Follower::scan`].
+    ///
+    /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`] are ours;
+    /// `first_start` tells that there was no run before.
+    pub fn new<'a>(
+        options: Options,
+        state: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        first_start: bool,
+    ) -> Follower {
+        let saved: BTreeMap<u64, Position> = state
+            .filter_map(|(key, value)| Some((position::id_of(key)?, Position::decode(value)?)))
+            .collect();
+        let next_id = saved.keys().next_back().map_or(1, |id| id + 1);
+        Follower {
+            options,
+            files: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            saved,
+            removed: Vec::new(),
+            notices: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+            next_id,
+            first_scan: true,
+            first_start,
+        }
+    }
+
+    /// Looks which files the patterns name now: opens new ones, notices renamed and removed ones.
+    pub fn scan(&mut self, now: Instant) {
+        let mut found = self.expand();
+        self.note_names(&found);
+        let open_now: BTreeMap<Identity, u64> =
+            self.files.values().map(|file| (file.identity, file.id)).collect();
+        found.retain(|path, _| !self.leads_to_open_file(path, &open_now));
+        for (path, pattern) in &found {
+            self.try_open(path, pattern, now);
+        }
+        self.blocked.retain(|path, _| found.contains_key(path));
+        if self.first_scan {
+            self.find_moved(now);
+            self.first_scan = false;
+        }
+    }
+
+    /// The directories whose births and deaths matter.
+    pub fn directories(&self) -> BTreeSet<PathBuf> {
+        let of_files = self.files.values().map(|file| directory_of(&file.path));
+        let of_blocked = self.blocked.keys().map(|path| directory_of(path));
+        let of_patterns = self.options.patterns.iter().map(|pattern| directory_of(Path::new(pattern)));
+        of_files.chain(of_blocked).chain(of_patterns).collect()
+    }
+
+    /// Numbers of the open files, oldest first: an old file is drained before the one that took its name.
+    pub fn ids(&self) -> Vec<u64> {
+        self.files.keys().copied().collect()
+    }
+
+    /// The open file of a number.
+    pub fn file(&self, id: u64) -> Option<&Tracked> {
+        self.files.get(&id)
+    }
+
+    /// All open files.
+    pub fn files(&self) -> impl Iterator<Item = &Tracked> {
+        self.files.values()
+    }
+
+    /// The paths that are named and not read.
+    pub fn blocked(&self) -> &BTreeMap<PathBuf, Blocked> {
+        &self.blocked
+    }
+
+    /// Hands out complete lines of one file, at most about `bytes_max` of them.
+    pub fn turn(
+        &mut self,
+        id: u64,
+        bytes_max: u64,
+        now: Instant,
+        take: &mut dyn FnMut(Line<'_>) -> Flow,
+    ) -> Turn {
+        let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
+        let turn = file.turn(&mut self.buffer, bytes_max, now, take);
+        if let Some(lost_bytes) = turn.lost_bytes {
+            self.notices.push(Notice::Rewritten { path: file.path.clone(), lost_bytes });
+        }
+        if turn.finished {
+            self.notices.push(Notice::Closed { path: file.path.clone(), offset: file.offset() });
+            self.removed.push(id);
+            self.files.remove(&id);
+        }
+        turn
+    }
+
+    /// What happened since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// The positions that changed since the last call. They must become durable together with what was
+    /// made of the lines before them.
+    pub fn changes(&mut self) -> Vec<StateChange> {
+        let mut changes: Vec<StateChange> =
+            self.removed.drain(..).map(|id| (position::key(id), None)).collect();
+        for file in self.files.values_mut().filter(|file| file.dirty) {
+            changes.push((position::key(file.id), Some(file.position().encode())));
+            file.dirty = false;
+        }
+        changes
+    }
+
+    /// Paths that the patterns name now, each with its pattern; what cannot be listed is said.
+    fn expand(&mut self) -> BTreeMap<PathBuf, String> {
+        let mut found = BTreeMap::new();
+        for pattern in &self.options.patterns {
+            let (paths, problems) = open::expand(pattern);
+            for path in paths {
+                found.entry(path).or_insert_with(|| pattern.clone());
+            }
+            for (path, blocked) in problems {
+                found.entry(path.clone()).or_insert_with(|| pattern.clone());
+                self.blocked.entry(path).or_insert(blocked);
+            }
+        }
+        found
+    }
+
+    /// Tells every open file whether a name still leads to it.
+    fn note_names(&mut self, found: &BTreeMap<PathBuf, String>) {
+        for file in self.files.values_mut() {
+            match open::identity_of(&file.path) {
+                Some(identity) if identity == file.identity => file.named(file.path.clone()),
+                Some(_) => file.unnamed(true),
+                None => file.unnamed(false),
+            }
+        }
+        // A rotated name may itself be one that is followed: then the file is simply known by it.
+        for path in found.keys() {
+            let Some(identity) = open::identity_of(path) else { continue };
+            if let Some(file) =
+                self.files.values_mut().find(|file| file.identity == identity && !file.is_named())
+            {
+                file.named(path.clone());
+            }
+        }
+    }
+
+    fn leads_to_open_file(&self, path: &Path, open_now: &BTreeMap<Identity, u64>) -> bool {
+        open::identity_of(path).is_some_and(|identity| open_now.contains_key(&identity))
+    }
+
+    fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
+        let at_end = self.first_scan && self.first_start && self.options.first_start_at_end;
+        let start_at = match self.blocked.get(path) {
+            Some(blocked) => blocked.start_at,
+            None if at_end => std::fs::metadata(path).ok().map(|metadata| metadata.len()),
+            None => None,
+        };
+        if self.files.len() >= FILES_MAX {
+            let message = format!("{FILES_MAX} files are followed already");
+            self.blocked.insert(path.to_owned(), Blocked { state: "too_many", message, start_at });
+            return;
+        }
+        let opened = match open::open(path) {
+            Ok(opened) => opened,
+            Err(Refusal { state, message }) => {
+                self.blocked.insert(path.to_owned(), Blocked { state, message, start_at });
+                return;
+            }
+        };
+        self.blocked.remove(path);
+        // Between the listing and the open the name may have moved on to a file that is open already.
+        if self.files.values().any(|file| file.identity == opened.identity) {
+            return;
+        }
+        let found = self.saved.iter().find(|(_, saved)| saved.identity == opened.identity);
+        match found.map(|(id, _)| *id) {
+            Some(id) => self.resume(id, path, pattern, opened, now),
+            None => {
+                let offset = start_at.map_or(0, |size| open::line_start_before(&opened.file, size));
+                let id = self.next_id;
+                self.next_id += 1;
+                self.track(id, path, pattern, opened, offset, now, false);
+            }
+        }
+    }
+
+    /// Goes on with a file of the last run, if its bytes are still those that were read.
+    fn resume(&mut self, id: u64, path: &Path, pattern: &str, opened: Opened, now: Instant) {
+        let Some(saved) = self.saved.remove(&id) else { return };
+        if open::agrees(&opened.file, &saved) {
+            self.track(id, path, pattern, opened, saved.offset, now, true);
+        } else {
+            self.notices.push(Notice::Rewritten { path: path.to_owned(), lost_bytes: 0 });
+            self.track(id, path, pattern, opened, 0, now, false);
+        }
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one place that makes a Tracked; a struct would only rename them"
+    )]
+    fn track(
+        &mut self,
+        id: u64,
+        path: &Path,
+        pattern: &str,
+        opened: Opened,
+        offset: u64,
+        now: Instant,
+        resumed: bool,
+    ) {
+        match Tracked::new(id, path.to_owned(), pattern.to_owned(), opened.file, offset, now) {
+            Ok(file) => {
+                self.files.insert(id, file);
+                self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed });
+            }
+            Err(error) => {
+                let blocked =
+                    Blocked { state: "unreadable", message: error.to_string(), start_at: Some(offset) };
+                self.blocked.insert(path.to_owned(), blocked);
+            }
+        }
+    }
+
+    /// Finds the files of the last run that no pattern names any more: a rotation while the agent was down
+    /// leaves them in the same directory under another name.
+    fn find_moved(&mut self, now: Instant) {
+        for (id, saved) in std::mem::take(&mut self.saved) {
+            if !self.options.patterns.contains(&saved.pattern) {
+                // The operator no longer names it.
+                self.removed.push(id);
+                continue;
+            }
+            let sibling = open::find_sibling(&saved);
+            match sibling {
+                Some((path, opened)) => {
+                    self.track(id, &path, &saved.pattern, opened, saved.offset, now, true);
+                    if let Some(file) = self.files.get_mut(&id) {
+                        // It keeps the name it had, so that the successor is seen to have taken it.
+                        file.path = saved.path.clone();
+                        file.unnamed(open::identity_of(&saved.path).is_some());
+                    }
+                }
+                None => {
+                    self.notices.push(Notice::Vanished { path: saved.path, offset: saved.offset });
+                    self.removed.push(id);
+                }
+            }
+        }
+    }
+}

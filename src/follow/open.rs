@@ -1,0 +1,141 @@
+//! Finding and opening files: what a pattern names, what may be read, and where a moved file went.
+//!
+//! Nothing here blocks on a FIFO or a device, and identity is always that of the opened file.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Blocked;
+use super::identity::{Identity, Tail, read_full_at};
+use super::position::Position;
+use super::watch::directory_of;
+
+/// How far back a line start is looked for when a file is taken up at its end.
+const LINE_START_SEARCH_BYTES: u64 = 64 * 1024;
+
+/// Entries of a directory that are looked at when a moved file is sought.
+const SIBLINGS_MAX: usize = 10_000;
+
+/// First bytes of a gzip member (RFC 1952).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// An open regular file.
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) identity: Identity,
+}
+
+/// Why a path is not read.
+pub(super) struct Refusal {
+    pub(super) state: &'static str,
+    pub(super) message: String,
+}
+
+/// The paths of a pattern, and those that could not be listed. A plain path is named whether it exists or not.
+pub(super) fn expand(pattern: &str) -> (Vec<PathBuf>, Vec<(PathBuf, Blocked)>) {
+    let unlisted =
+        |path: PathBuf, message: String| (path, Blocked { state: "unreadable", message, start_at: None });
+    if !pattern.contains(['*', '?', '[']) {
+        return (vec![PathBuf::from(pattern)], Vec::new());
+    }
+    let mut paths = Vec::new();
+    let mut problems = Vec::new();
+    match glob::glob(pattern) {
+        Ok(entries) => {
+            for entry in entries {
+                match entry {
+                    Ok(path) => paths.push(path),
+                    Err(error) => {
+                        let message = error.error().to_string();
+                        problems.push(unlisted(error.path().to_owned(), message));
+                    }
+                }
+            }
+        }
+        Err(error) => problems.push(unlisted(PathBuf::from(pattern), error.to_string())),
+    }
+    (paths, problems)
+}
+
+/// Identity of what a path leads to now; `None` where there is nothing.
+pub(super) fn identity_of(path: &Path) -> Option<Identity> {
+    std::fs::metadata(path).ok().map(|metadata| Identity::of(&metadata))
+}
+
+/// Opens a path for reading if it leads to a regular file of text.
+pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
+    let metadata = std::fs::metadata(path).map_err(|error| refusal(&error))?;
+    if !metadata.is_file() {
+        return Err(not_a_file());
+    }
+    // Non-blocking: the name may have become a FIFO since the look above.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+        .map_err(|error| refusal(&error))?;
+    let metadata = file.metadata().map_err(|error| refusal(&error))?;
+    if !metadata.is_file() {
+        return Err(not_a_file());
+    }
+    let mut magic = [0; 2];
+    let read = read_full_at(&file, &mut magic, 0).map_err(|error| refusal(&error))?;
+    if read == 2 && magic == GZIP_MAGIC {
+        let message = "compressed; only plain text is followed (leave gzip out of access_log)".to_owned();
+        return Err(Refusal { state: "compressed", message });
+    }
+    Ok(Opened { identity: Identity::of(&metadata), file })
+}
+
+fn not_a_file() -> Refusal {
+    Refusal { state: "not_a_file", message: "not a regular file".to_owned() }
+}
+
+fn refusal(error: &io::Error) -> Refusal {
+    let state = if error.kind() == io::ErrorKind::NotFound { "missing" } else { "unreadable" };
+    Refusal { state, message: error.to_string() }
+}
+
+/// Whether the file still holds the bytes that were read up to a saved position.
+pub(super) fn agrees(file: &File, saved: &Position) -> bool {
+    let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+    size >= saved.offset
+        && saved.head.matches(file).unwrap_or(false)
+        && Tail::read(file, saved.offset).is_ok_and(|tail| tail.hash() == saved.tail_hash)
+}
+
+/// The start of the line in which `size` falls, or `size` where none is near.
+pub(super) fn line_start_before(file: &File, size: u64) -> u64 {
+    let length = size.min(LINE_START_SEARCH_BYTES);
+    let mut bytes = vec![0; length as usize];
+    match file.read_exact_at(&mut bytes, size - length) {
+        Ok(()) => match memchr::memrchr(b'\n', &bytes) {
+            Some(index) => size - length + index as u64 + 1,
+            None if length == size => 0,
+            None => size,
+        },
+        // Shorter than it was a moment ago: begin where it begins now.
+        Err(_) => 0,
+    }
+}
+
+/// Looks in the directory of a saved position for the same file under another name.
+pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
+    let entries = std::fs::read_dir(directory_of(&saved.path)).ok()?;
+    for entry in entries.flatten().take(SIBLINGS_MAX) {
+        let path = entry.path();
+        if identity_of(&path) != Some(saved.identity) {
+            continue;
+        }
+        if let Ok(opened) = open(&path)
+            && opened.identity == saved.identity
+            && agrees(&opened.file, saved)
+        {
+            return Some((path, opened));
+        }
+    }
+    None
+}

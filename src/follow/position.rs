@@ -1,0 +1,114 @@
+//! How far a file was read, in the form that is kept on disk.
+//!
+//! Invariant: an offset is the first byte after a newline (or 0), so resuming never starts inside a line.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::identity::{Head, Identity};
+
+/// First byte of an encoded position; a reader refuses others.
+const POSITION_VERSION: u8 = 1;
+
+/// Prefix of the keys under which positions are kept.
+pub const KEY_PREFIX: &[u8] = b"f/";
+
+/// Everything needed to go on reading a file after a restart, wherever it was moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Inode and birth.
+    pub identity: Identity,
+    /// Fingerprint of its first bytes.
+    pub(super) head: Head,
+    /// First byte that is not accounted for.
+    pub offset: u64,
+    /// Hash of the bytes before `offset`.
+    pub tail_hash: u64,
+    /// The name under which it was found; after a rotation, the name it had.
+    pub path: PathBuf,
+    /// Which pattern found it, by its text; the format of the lines follows from it.
+    pub pattern: String,
+}
+
+/// The key of a file's position.
+pub(super) fn key(id: u64) -> Vec<u8> {
+    [KEY_PREFIX, &id.to_be_bytes()].concat()
+}
+
+/// The file of a key, if the key is one of a position.
+pub(super) fn id_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.strip_prefix(KEY_PREFIX)?.try_into().ok()?))
+}
+
+impl Position {
+    /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash: u64 LE | head_length u16 LE |
+    /// path_length u32 LE | path | pattern` (the rest).
+    pub fn encode(&self) -> Vec<u8> {
+        let path = self.path.as_os_str().as_bytes();
+        let mut out = Vec::with_capacity(64 + path.len() + self.pattern.len());
+        out.push(POSITION_VERSION);
+        for number in [
+            self.identity.device,
+            self.identity.inode,
+            self.identity.born_ns,
+            self.offset,
+            self.tail_hash,
+            self.head.hash,
+        ] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.extend_from_slice(&self.head.length.to_le_bytes());
+        out.extend_from_slice(&(path.len() as u32).to_le_bytes());
+        out.extend_from_slice(path);
+        out.extend_from_slice(self.pattern.as_bytes());
+        out
+    }
+
+    /// Reads what [`Position::encode`] wrote; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Position> {
+        let mut rest = bytes.strip_prefix(&[POSITION_VERSION])?;
+        let mut number = || -> Option<u64> {
+            let (head, tail) = rest.split_first_chunk::<8>()?;
+            rest = tail;
+            Some(u64::from_le_bytes(*head))
+        };
+        let (device, inode, born_ns) = (number()?, number()?, number()?);
+        let (offset, tail_hash, head_hash) = (number()?, number()?, number()?);
+        let (head_length, rest) = rest.split_first_chunk::<2>()?;
+        let (path_length, rest) = rest.split_first_chunk::<4>()?;
+        let (path, pattern) = rest.split_at_checked(u32::from_le_bytes(*path_length) as usize)?;
+        Some(Position {
+            identity: Identity { device, inode, born_ns },
+            head: Head { length: u16::from_le_bytes(*head_length), hash: head_hash },
+            offset,
+            tail_hash,
+            path: Path::new(&OsString::from_vec(path.to_vec())).to_owned(),
+            pattern: String::from_utf8(pattern.to_vec()).ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_back_as_it_was_and_damage_is_refused() {
+        let position = Position {
+            identity: Identity { device: 1, inode: 2, born_ns: 3 },
+            head: Head { length: 4, hash: 5 },
+            offset: 6,
+            tail_hash: 7,
+            path: PathBuf::from(OsString::from_vec(b"/var/log/\xff\n.log".to_vec())),
+            pattern: "/var/log/*.log".into(),
+        };
+        let bytes = position.encode();
+        assert_eq!(Position::decode(&bytes), Some(position));
+        for length in 0..bytes.len() - "/var/log/*.log".len() {
+            assert_eq!(Position::decode(&bytes[..length]), None, "cut at {length}");
+        }
+        assert_eq!(id_of(&key(9)), Some(9));
+        assert_eq!(id_of(b"w/9"), None);
+    }
+}
