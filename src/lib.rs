@@ -6,4 +6,5 @@ pub mod clock;
 pub mod record;
 pub mod secret;
 
+pub mod batch;
 pub mod follow;

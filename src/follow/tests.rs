@@ -106,6 +106,23 @@ fn a_stop_in_the_middle_goes_on_at_the_next_line() {
 }
 
 #[test]
+fn a_refused_line_comes_again_however_long_it_is() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", format!("1\n{}\n3\n", "2".repeat(1_000_000)));
+    bench.follower.scan(bench.now);
+    let id = bench.follower.ids()[0];
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        bench.follower.turn(id, 1 << 20, bench.now, &mut |line| {
+            seen.push(line.bytes[0]);
+            if seen.len() % 2 == 1 { Flow::Refuse } else { Flow::Stop }
+        });
+    }
+    assert_eq!(seen, b"112233");
+    assert_eq!(bench.taken(), [""; 0]);
+}
+
+#[test]
 fn a_renamed_file_is_read_while_its_writer_holds_it_and_closed_after_the_grace() {
     let mut bench = Bench::new(&["a.log"]);
     let mut held = OpenOptions::new().create(true).append(true).open(bench.path("a.log")).expect("open");

@@ -46,6 +46,8 @@ pub enum Flow {
     Continue,
     /// No more now; the line just given counts as taken.
     Stop,
+    /// No more now; the line just given was not taken and comes again.
+    Refuse,
 }
 
 /// What one turn of reading did.
@@ -231,7 +233,7 @@ impl Tracked {
             }
             self.size = self.size.max(from + read as u64);
             let consumed_before = self.offset;
-            if self.take_lines(&buffer[..read], read == buffer.len(), take, turn) == Flow::Stop {
+            if self.take_lines(&buffer[..read], read == buffer.len(), take, turn) != Flow::Continue {
                 turn.more = true;
                 return Ok(());
             }
@@ -287,6 +289,10 @@ impl Tracked {
             let length = long.scanned + start as u64;
             let line = Line { bytes: &long.prefix, offset: self.offset, length, cut: true, partial: false };
             let flow = take(line);
+            if flow == Flow::Refuse {
+                self.long = Some(long);
+                return flow;
+            }
             long.tail.push(&bytes[..start]);
             self.tail = long.tail;
             self.advance(length, turn);
@@ -301,9 +307,11 @@ impl Tracked {
             let cut = text.len() > LINE_BYTES_MAX;
             let kept = &text[..text.len().min(LINE_BYTES_MAX)];
             let flow = take(Line { bytes: kept, offset: self.offset, length, cut, partial: false });
-            self.advance(length, turn);
-            start = newline + 1;
-            if flow == Flow::Stop {
+            if flow != Flow::Refuse {
+                self.advance(length, turn);
+                start = newline + 1;
+            }
+            if flow != Flow::Continue {
                 self.tail.push(&bytes[first..start]);
                 return flow;
             }
@@ -351,7 +359,10 @@ impl Tracked {
                 Some(_) => return Ok(()),
                 None => &buffer[..read],
             };
-            take(Line { bytes, offset: self.offset, length, cut, partial: true });
+            if take(Line { bytes, offset: self.offset, length, cut, partial: true }) == Flow::Refuse {
+                turn.more = true;
+                return Ok(());
+            }
             self.advance(length, turn);
         }
         turn.finished = true;
