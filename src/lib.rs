@@ -5,3 +5,5 @@
 pub mod clock;
 pub mod record;
 pub mod secret;
+
+pub mod config;
