@@ -262,9 +262,9 @@ impl SecretSource {
         match &self.place {
             Place::Text(text, origin) => utf8(text).map(|()| (text.clone(), *origin)),
             Place::File(path, origin) => {
-                let text = read_secret(path).map_err(|wrong| {
-                    format!("comes from {} ({}), which {wrong}", self.name, path.display())
-                })?;
+                // The path is not said: it may be the secret itself, written into the wrong variable.
+                let text = read_secret(path)
+                    .map_err(|wrong| format!("comes from {}, a file that {wrong}", self.name))?;
                 Ok((text, *origin))
             }
         }

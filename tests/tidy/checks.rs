@@ -17,8 +17,8 @@ const ENVIRONMENT_READERS: &[&str] = &["src/main.rs"];
 /// The only readers of a clock: the word itself, who assembles, and the edges that time a peer.
 const CLOCK_READERS: &[&str] =
     &["src/clock.rs", "src/main.rs", "src/agent", "src/cli", "src/ship", "src/status"];
-/// Edges that may take a whole [`Now`] but no clock of their own.
-const NOW_READERS: &[&str] = &["src/sources", "src/probes"];
+/// Edges that measure how long a part of the host took to answer; the wall clock is not theirs.
+const DURATION_READERS: &[&str] = &["src/sources", "src/probes"];
 
 /// Whether a path is one of these files, or lies in the module of that name.
 fn is_in(path: &str, places: &[&str]) -> bool {
@@ -90,13 +90,13 @@ pub(super) fn environment(tree: &Tree) -> Vec<String> {
 
 pub(super) fn clocks(tree: &Tree) -> Vec<String> {
     let advice = "time comes in as an argument: take a `Now`, or the moment itself";
-    let own = r"\b(Instant|SystemTime|Timestamp|Zoned)\s*::\s*now\b|\.\s*elapsed\s*\(";
-    let now = r"\bNow\s*::\s*read\b";
+    let wall = r"\b(SystemTime|Timestamp|Zoned)\s*::\s*now\b";
+    let monotonic = r"\bInstant\s*::\s*now\b|\bNow\s*::\s*read\b|\.\s*elapsed\s*\(";
     let mut complaints = Vec::new();
     for file in agent_files(tree).filter(|file| !is_in(&file.path, CLOCK_READERS)) {
-        complaints.extend(matches(file, &file.production, own, advice));
-        if !is_in(&file.path, NOW_READERS) {
-            complaints.extend(matches(file, &file.production, now, advice));
+        complaints.extend(matches(file, &file.production, wall, advice));
+        if !is_in(&file.path, DURATION_READERS) {
+            complaints.extend(matches(file, &file.production, monotonic, advice));
         }
     }
     complaints

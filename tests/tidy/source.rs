@@ -4,6 +4,7 @@
 //! that an offset in one is the same place in all. Nothing here judges.
 
 use std::fs;
+use std::iter;
 use std::ops::Range;
 use std::path::Path;
 
@@ -72,7 +73,7 @@ impl RustFile {
             || path.contains("/tests/")
             || path.ends_with("/tests.rs")
             || path.starts_with("benches/");
-        let ranges = if is_test_file { [0..code.len()].into() } else { test_ranges(&code) };
+        let ranges = if is_test_file { iter::once(0..code.len()).collect() } else { test_ranges(&code) };
         let production = blank(&code, |at| ranges.iter().any(|range| range.contains(&at)));
         let test = blank(&code, |at| !ranges.iter().any(|range| range.contains(&at)));
         RustFile { path, text, code, comments, production, test }

@@ -146,6 +146,8 @@ fn values_that_are_refused() {
     refused("WATCHPOST_REDACT", "a=b", "no query parameter");
     refused("WATCHPOST_HOST_SOURCES", "cpu,cpus", "\"cpus\", which is no source; there are cpu, load");
     refused("WATCHPOST_HOST_NAME", &"é".repeat(129), "longer than 128");
+    let long = problems(&[("WATCHPOST_HOST_NAME", &"é".repeat(129))]);
+    assert!(long.contains(&format!("=\"{}...\": ", "é".repeat(120))), "long values are cut: {long}");
     refused("WATCHPOST_HOST_NAME", "a\nb", "control character");
     refused("WATCHPOST_SOURCE_CATEGORY", &"c".repeat(1025), "longer than 1024");
     refused("WATCHPOST_SOURCE_NAME", &"n".repeat(129), "longer than 128");
@@ -175,6 +177,11 @@ fn secrets_that_are_refused_are_not_shown() {
     check("WATCHPOST_SUMO_URL", "https://host/ZaVn\nmore", "line break");
     check("WATCHPOST_SUMO_URL", "https://ZaVn:port/", "not a URL");
     check("WATCHPOST_STATUS_TOKEN", "ZaVn ZaVn", "header cannot carry");
+    check(
+        "WATCHPOST_SUMO_URL_FILE",
+        "https://host/ZaVn",
+        "WATCHPOST_SUMO_URL_FILE, a file that cannot be read",
+    );
     check("WATCHPOST_SUMO_ULR", "https://host/ZaVn", "the nearest is WATCHPOST_SUMO_URL;");
 }
 
