@@ -1,6 +1,7 @@
 //! Watchpost: a monitoring agent for web servers that can prove its numbers.
 //!
-//! The modules stand in reading order: words first, then the stages, then the edges.
+//! The modules stand in reading order, a group a layer: words first, then the stages that a line passes,
+//! then the edges that touch the world, then what puts them together.
 
 pub mod clock;
 pub mod record;
@@ -8,3 +9,5 @@ pub mod secret;
 
 pub mod batch;
 pub mod follow;
+
+pub mod config;

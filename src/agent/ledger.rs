@@ -1,0 +1,105 @@
+//! The account of lines: what was read, what a setting kept back, what was lost before it could be spooled.
+//!
+//! Its value becomes durable in the same record as the positions and the lines that it counts, so it is
+//! exact after any crash. What was shipped and what is held the spool knows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::follow::StateChange;
+use crate::record::{Loss, LossReason};
+
+/// Key of the account in the durable state.
+const KEY: &[u8] = b"a/ledger";
+
+/// Counts since the very first start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Complete lines of all followed files.
+    pub read: u64,
+    /// Lines that a setting keeps from being shipped; they are counted all the same.
+    pub filtered: u64,
+    /// Lines that did not parse, by the name of the reason.
+    pub unparsed: BTreeMap<String, u64>,
+    /// Lines of which a secret was masked before shipping.
+    pub redacted: u64,
+    /// Lines shipped without their end, since they were over the limit.
+    pub cut: u64,
+    /// What was lost in the files, by the name of the reason.
+    lost: BTreeMap<String, (u64, u64)>,
+    /// Changed since it was last written.
+    #[serde(skip)]
+    dirty: bool,
+}
+
+impl Account {
+    /// The account of the last run, or an empty one.
+    pub fn restore(value: Option<&[u8]>) -> Account {
+        value.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+    }
+
+    /// The key under which the durable state holds it.
+    pub fn key() -> &'static [u8] {
+        KEY
+    }
+
+    /// A complete line was read.
+    pub fn read_line(&mut self) {
+        self.read += 1;
+        self.dirty = true;
+    }
+
+    /// A line did not parse, for this reason.
+    pub fn unparsed_line(&mut self, reason: &'static str) {
+        match self.unparsed.get_mut(reason) {
+            Some(count) => *count += 1,
+            None => {
+                self.unparsed.insert(reason.to_owned(), 1);
+            }
+        }
+    }
+
+    /// Something was lost before it could be spooled.
+    pub fn lose(&mut self, reason: LossReason, loss: Loss) {
+        let entry = self.lost.entry(reason.name().to_owned()).or_default();
+        entry.0 += loss.lines;
+        entry.1 += loss.bytes;
+        self.dirty = true;
+    }
+
+    /// What was lost so far, by reason.
+    pub fn lost(&self) -> impl Iterator<Item = (LossReason, Loss)> {
+        LossReason::ALL.into_iter().filter_map(|reason| {
+            let (lines, bytes) = self.lost.get(reason.name())?;
+            Some((reason, Loss { lines: *lines, bytes: *bytes }))
+        })
+    }
+
+    /// The value to make durable, if it changed since the last call.
+    pub fn change(&mut self) -> Option<StateChange> {
+        if !std::mem::take(&mut self.dirty) {
+            return None;
+        }
+        let value = serde_json::to_vec(self).expect("counts and names are always JSON");
+        Some((KEY.to_vec(), Some(value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comes_back_as_it_was() {
+        let mut account = Account::default();
+        assert_eq!(account.change(), None);
+        account.read_line();
+        account.unparsed_line("no_match");
+        account.lose(LossReason::Truncated, Loss { lines: 0, bytes: 9 });
+        let (_, value) = account.change().expect("it changed");
+        assert_eq!(account.change(), None);
+        assert_eq!(Account::restore(value.as_deref()), account);
+        assert_eq!(Account::restore(Some(b"garbage")), Account::default());
+    }
+}

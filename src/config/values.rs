@@ -1,0 +1,318 @@
+//! What the value of a setting may be: text in, a typed value or what is wrong with it out.
+//!
+//! Pure: no file, no environment. A message never repeats the value; the caller shows it, or stars.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{AccessLogs, HostSources, LogFormat, LogLevel, ReadFrom, Redact, ShipLines};
+use crate::secret::Secret;
+
+/// The value, or what is wrong as the end of a sentence.
+pub(super) type Parsed<T> = Result<T, String>;
+
+const MILLISECOND: u64 = 1;
+const SECOND: u64 = 1000 * MILLISECOND;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+/// A batch is a write to the disk and a request; ten a second are plenty.
+const FLUSH_MIN_MS: u64 = 100 * MILLISECOND;
+/// A record that waits longer is history, not monitoring.
+const FLUSH_MAX_MS: u64 = 5 * MINUTE;
+/// The kernel's own counters move no faster in a way that a rate could use.
+const HOST_INTERVAL_MIN_MS: u64 = SECOND;
+/// A sample an hour is the least that a forecast of a full disk can use.
+const HOST_INTERVAL_MAX_MS: u64 = HOUR;
+/// Requests are counted in buckets of a second, which a summary cannot divide.
+const SUMMARY_MIN_MS: u64 = SECOND;
+/// The open summary is kept in memory; five minutes bound it.
+const SUMMARY_MAX_MS: u64 = 5 * MINUTE;
+/// Less would not hold one batch of the largest size with its headers.
+const SPOOL_MIN_BYTES: u64 = 1 << 20;
+/// Less would ship a request for a few dozen lines.
+const BATCH_MIN_BYTES: u32 = 10_000;
+/// Sumo's documented limit of the uncompressed bytes of a request.
+const BATCH_MAX_BYTES: u32 = 1_000_000;
+
+/// Sumo's limit of a source category.
+const CATEGORY_CHARS_MAX: usize = 1024;
+/// Sumo's limit of a source host and of a source name.
+const NAME_CHARS_MAX: usize = 128;
+/// Sumo's limit of fields in one request; it drops those beyond.
+const FIELDS_MAX: usize = 30;
+/// Sumo's limit of a field's key.
+const FIELD_KEY_CHARS_MAX: usize = 255;
+/// Sumo's limit of a field's value.
+const FIELD_VALUE_CHARS_MAX: usize = 200;
+
+/// The parts of a list, without the blanks around them.
+fn list(text: &str) -> Parsed<Vec<&str>> {
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    if parts.iter().any(|part| part.is_empty()) { Err("has an empty part".into()) } else { Ok(parts) }
+}
+
+/// A count and the unit behind it: `10s` is 10 and `s`.
+fn count_and_unit(text: &str) -> Parsed<(u64, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    if count.is_empty() {
+        return Err("does not begin with a whole number".into());
+    }
+    let count = count.parse().map_err(|_| "is too large a number".to_owned())?;
+    Ok((count, unit))
+}
+
+/// A duration from `min_ms` to `max_ms`.
+fn duration(text: &str, min_ms: u64, max_ms: u64) -> Parsed<Duration> {
+    let (count, unit) = count_and_unit(text)?;
+    let unit_ms = match unit {
+        "ms" => MILLISECOND,
+        "s" => SECOND,
+        "m" => MINUTE,
+        "h" => HOUR,
+        "" => return Err("has no unit (ms, s, m or h)".into()),
+        _ => return Err("has a unit that is not ms, s, m or h".into()),
+    };
+    match count.checked_mul(unit_ms) {
+        Some(ms) if ms < min_ms => Err("is too short".into()),
+        Some(ms) if ms <= max_ms => Ok(Duration::from_millis(ms)),
+        _ => Err("is too long".into()),
+    }
+}
+
+/// A size in bytes from `min_bytes` on. Units: powers of 1024 (KiB) and of 1000 (KB).
+fn size(text: &str, min_bytes: u64, max_bytes: u64) -> Parsed<u64> {
+    let (count, unit) = count_and_unit(text)?;
+    let unit_bytes: u64 = match unit {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("has a unit that is not B, KB, MB, GB, KiB, MiB or GiB".into()),
+    };
+    match count.checked_mul(unit_bytes) {
+        Some(bytes) if bytes < min_bytes => Err("is too small".into()),
+        Some(bytes) if bytes <= max_bytes => Ok(bytes),
+        _ => Err("is too large".into()),
+    }
+}
+
+/// `WATCHPOST_FLUSH_INTERVAL`.
+pub(super) fn flush_interval(text: &str) -> Parsed<Duration> {
+    duration(text, FLUSH_MIN_MS, FLUSH_MAX_MS)
+}
+
+/// `WATCHPOST_HOST_INTERVAL`.
+pub(super) fn host_interval(text: &str) -> Parsed<Duration> {
+    duration(text, HOST_INTERVAL_MIN_MS, HOST_INTERVAL_MAX_MS)
+}
+
+/// `WATCHPOST_SUMMARY_INTERVAL`.
+pub(super) fn summary_interval(text: &str) -> Parsed<Duration> {
+    let interval = duration(text, SUMMARY_MIN_MS, SUMMARY_MAX_MS)?;
+    if interval.subsec_millis() == 0 { Ok(interval) } else { Err("is not a number of whole seconds".into()) }
+}
+
+/// `WATCHPOST_SPOOL_MAX`. The largest is what a file offset can say.
+pub(super) fn spool_max(text: &str) -> Parsed<u64> {
+    size(text, SPOOL_MIN_BYTES, i64::MAX.unsigned_abs())
+}
+
+/// `WATCHPOST_BATCH_MAX`.
+pub(super) fn batch_max(text: &str) -> Parsed<u32> {
+    let bytes = size(text, BATCH_MIN_BYTES.into(), BATCH_MAX_BYTES.into())?;
+    Ok(u32::try_from(bytes).expect("the largest batch fits in 32 bits"))
+}
+
+/// `WATCHPOST_SUMO_URL`. What is wrong is said without any part of the URL.
+pub(super) fn url(text: &str) -> Parsed<Secret> {
+    // The parser of URLs would drop these silently, and with them the end of the wrong line.
+    if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err("has a blank or a line break in it".into());
+    }
+    let url = reqwest::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("is neither http nor https".into());
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("has no host".into());
+    }
+    Ok(Secret::new(text))
+}
+
+/// `WATCHPOST_STATUS_TOKEN`: what an Authorization header can carry.
+pub(super) fn token(text: &str) -> Parsed<Secret> {
+    if text.chars().all(|c| c.is_ascii_graphic()) {
+        Ok(Secret::new(text))
+    } else {
+        Err("has a character that a header cannot carry".into())
+    }
+}
+
+/// `WATCHPOST_ACCESS_LOGS`.
+pub(super) fn access_logs(text: &str) -> Parsed<AccessLogs> {
+    match text {
+        "auto" => return Ok(AccessLogs::Auto),
+        "none" => return Ok(AccessLogs::None),
+        _ => {}
+    }
+    let globs = list(text)?;
+    for pattern in &globs {
+        if matches!(*pattern, "auto" | "none") {
+            return Err(format!("has `{pattern}` among patterns"));
+        }
+        glob::Pattern::new(pattern).map_err(|error| format!("is not a pattern ({})", error.msg))?;
+    }
+    Ok(AccessLogs::Globs(globs.into_iter().map(str::to_owned).collect()))
+}
+
+/// `WATCHPOST_ACCESS_LOG_FORMAT`. The format itself is compiled by the parsers, in main.
+pub(super) fn access_log_format(text: &str) -> Parsed<LogFormat> {
+    match text {
+        "auto" => Ok(LogFormat::Auto),
+        "combined" => Ok(LogFormat::Combined),
+        "json" => Ok(LogFormat::Json),
+        "regex:" => Err("has no expression behind regex:".into()),
+        _ => match text.strip_prefix("regex:") {
+            Some(expression) => Ok(LogFormat::Regex(expression.to_owned())),
+            None if text.contains('$') => Ok(LogFormat::LogFormat(text.to_owned())),
+            // Most likely the name of a format in nginx.conf.
+            None => Err("has no $variable in it (formats named in nginx.conf are found by auto)".into()),
+        },
+    }
+}
+
+/// A path that is not checked further: whether it can be read is said where it is read.
+pub(super) fn path(text: &str) -> Parsed<PathBuf> {
+    if text.contains('\0') { Err("has a NUL byte in it".into()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// `WATCHPOST_READ_FROM`.
+pub(super) fn read_from(text: &str) -> Parsed<ReadFrom> {
+    match text {
+        "end" => Ok(ReadFrom::End),
+        "beginning" => Ok(ReadFrom::Beginning),
+        _ => Err("is neither end nor beginning".into()),
+    }
+}
+
+/// `WATCHPOST_SHIP_LINES`.
+pub(super) fn ship_lines(text: &str) -> Parsed<ShipLines> {
+    match text {
+        "all" => return Ok(ShipLines::All),
+        "errors" => return Ok(ShipLines::Errors),
+        "none" => return Ok(ShipLines::None),
+        _ => {}
+    }
+    let share = text.strip_prefix("sample:").ok_or("is not one of the choices")?;
+    match share.parse::<f64>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(ShipLines::Sample(share)),
+        Ok(_) => Err("has a share that is not between 0 and 1 (all and none say those)".into()),
+        Err(_) => Err("has a share that is not a number".into()),
+    }
+}
+
+/// `WATCHPOST_REDACT`. `default` in a list adds nothing: a list adds to the default anyway.
+pub(super) fn redact(text: &str) -> Parsed<Redact> {
+    if text == "off" {
+        return Ok(Redact::Off);
+    }
+    let mut extra = Vec::new();
+    for name in list(text)? {
+        if name == "off" {
+            return Err("has `off` among names".into());
+        }
+        if name.contains(|c: char| c.is_control() || c.is_whitespace() || "=&?#".contains(c)) {
+            return Err("has a name that no query parameter can have".into());
+        }
+        if name != "default" {
+            extra.push(name.to_owned());
+        }
+    }
+    Ok(Redact::On { extra })
+}
+
+/// `WATCHPOST_HOST_SOURCES`; `known` are the names of all sources.
+pub(super) fn host_sources(text: &str, known: &[&str]) -> Parsed<HostSources> {
+    match text {
+        "all" => return Ok(HostSources::All),
+        "none" => return Ok(HostSources::None),
+        _ => {}
+    }
+    let names = list(text)?;
+    match names.iter().find(|name| !known.contains(name)) {
+        Some(unknown) => {
+            Err(format!("names {unknown:?}, which is no source; there are {}", known.join(", ")))
+        }
+        None => Ok(HostSources::Named(names.into_iter().map(str::to_owned).collect())),
+    }
+}
+
+/// Text that a header can carry, of at most `chars_max` characters.
+fn header(text: &str, chars_max: usize) -> Parsed<String> {
+    if text.chars().any(char::is_control) {
+        return Err("has a control character in it".into());
+    }
+    if text.chars().count() > chars_max {
+        return Err(format!("is longer than {chars_max} characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// `WATCHPOST_HOST_NAME` and `WATCHPOST_SOURCE_NAME`.
+pub(super) fn name(text: &str) -> Parsed<String> {
+    header(text, NAME_CHARS_MAX)
+}
+
+/// `WATCHPOST_SOURCE_CATEGORY`.
+pub(super) fn category(text: &str) -> Parsed<String> {
+    header(text, CATEGORY_CHARS_MAX)
+}
+
+/// `WATCHPOST_FIELDS`. Sumo knows no escaping, so neither `,` nor `=` can stand in a value.
+pub(super) fn fields(text: &str) -> Parsed<Vec<(String, String)>> {
+    let mut fields: Vec<(String, String)> = Vec::new();
+    for pair in list(text)? {
+        let (key, value) = pair.split_once('=').ok_or_else(|| format!("has {pair:?}, which is no k=v"))?;
+        let (key, value) = (key.trim(), value.trim());
+        if key.is_empty() || value.is_empty() {
+            return Err(format!("has {pair:?}, of which one side is empty"));
+        }
+        let key = header(key, FIELD_KEY_CHARS_MAX).map_err(|wrong| format!("has a key that {wrong}"))?;
+        let value =
+            header(value, FIELD_VALUE_CHARS_MAX).map_err(|wrong| format!("has a value that {wrong}"))?;
+        if value.contains('=') {
+            return Err(format!("has {pair:?}, with a second `=`"));
+        }
+        if fields.iter().any(|(known, _)| *known == key) {
+            return Err(format!("names {key:?} twice"));
+        }
+        fields.push((key, value));
+    }
+    if fields.len() > FIELDS_MAX { Err(format!("has more than {FIELDS_MAX} pairs")) } else { Ok(fields) }
+}
+
+/// `WATCHPOST_STATUS_ADDR`; `None` is `off`.
+pub(super) fn status_addr(text: &str) -> Parsed<Option<SocketAddr>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| "is not an IP address and a port".to_owned())
+}
+
+/// `WATCHPOST_LOG`.
+pub(super) fn log_level(text: &str) -> Parsed<LogLevel> {
+    match text {
+        "error" => Ok(LogLevel::Error),
+        "warn" => Ok(LogLevel::Warn),
+        "info" => Ok(LogLevel::Info),
+        "debug" => Ok(LogLevel::Debug),
+        "trace" => Ok(LogLevel::Trace),
+        _ => Err("is not a level".into()),
+    }
+}

@@ -1,0 +1,248 @@
+//! A real nginx with real load: what it logged, what the agent counted and what arrived are one number.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::support::{
+    Agent, BalanceWatch, Process, Receiver, counted, free_address, get, number, pause, wait_for,
+};
+
+/// An nginx of the test's own: two workers, a loopback port, its files in the test's directory.
+struct Nginx {
+    address: SocketAddr,
+    directory: PathBuf,
+    process: Process,
+    /// Accepts and never answers, so that a request can be given up by its client.
+    _hanging: TcpListener,
+}
+
+impl Nginx {
+    fn start(directory: &Path) -> Nginx {
+        let address = free_address();
+        let hanging = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let hung = hanging.local_addr().expect("its address");
+        let here = directory.display();
+        let formats = concat!(env!("CARGO_MANIFEST_DIR"), "/config/nginx-log-format.conf");
+        let log_format = log_format_of(&fs::read_to_string(formats).expect("the shipped format"));
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+        let configuration = format!(
+            "{user}\nworker_processes 2;\npid {here}/nginx.pid;\nerror_log {here}/error.log;\n\
+             events {{ worker_connections 256; }}\nhttp {{\n{log_format}\n\
+             access_log {here}/access.log watchpost;\nkeepalive_requests 1000000;\n\
+             client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/f;\n\
+             uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\n\
+             server {{ listen {address}; server_name shop.example;\n\
+             location /ok {{ return 200 'fine'; }}\n location /moved {{ return 301 /ok; }}\n\
+             location /missing {{ return 404; }}\n location /broken {{ return 500; }}\n\
+             location /slow {{ proxy_pass http://{hung}; }}\n}}\n}}\n"
+        );
+        let file = directory.join("nginx.conf");
+        fs::write(&file, configuration).expect("a configuration");
+        let mut command = Command::new("nginx");
+        command.args(["-g", "daemon off;", "-p"]).arg(directory).arg("-c").arg(&file);
+        let process = Process::start(&mut command, &directory.join("nginx.out"));
+        wait_for("nginx", || TcpStream::connect(address).ok());
+        wait_for("nginx's process number", || fs::read_to_string(directory.join("nginx.pid")).ok());
+        Nginx { address, directory: directory.to_owned(), process, _hanging: hanging }
+    }
+
+    /// Every line of the log and of its rotated files.
+    fn log_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for entry in fs::read_dir(&self.directory).expect("the directory").flatten() {
+            if entry.file_name().to_string_lossy().starts_with("access.log") {
+                let text = fs::read_to_string(entry.path()).expect("a log");
+                lines.extend(text.lines().map(str::to_owned));
+            }
+        }
+        lines
+    }
+}
+
+/// The `log_format` directive of a snippet.
+fn log_format_of(snippet: &str) -> String {
+    let start = snippet.find("\nlog_format ").expect("a log_format") + 1;
+    let end = snippet[start..].find(';').expect("its end");
+    snippet[start..=start + end].to_owned()
+}
+
+/// Sends requests one after the other over one connection; the paths come from `path`.
+fn send(address: SocketAddr, count: u64, path: impl Fn(u64) -> String) {
+    let mut stream = TcpStream::connect(address).expect("nginx");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    for index in 0..count {
+        write!(stream, "GET {} HTTP/1.1\r\nHost: shop.example\r\n\r\n", path(index)).expect("sent");
+        read_answer(&mut stream);
+    }
+}
+
+fn read_answer(stream: &mut TcpStream) {
+    let mut answer = Vec::new();
+    let mut byte = [0; 4096];
+    loop {
+        let read = stream.read(&mut byte).expect("an answer in time");
+        assert!(read > 0, "nginx closed the connection");
+        answer.extend_from_slice(&byte[..read]);
+        let Some(end) = answer.windows(4).position(|part| part == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        if answer.len() >= end + 4 + length.unwrap_or(0) {
+            return;
+        }
+    }
+}
+
+/// A request whose client gives up while nginx waits for the upstream: nginx logs 499.
+fn give_up(nginx: &Nginx, number: u64) {
+    let mut stream = TcpStream::connect(nginx.address).expect("nginx");
+    write!(stream, "GET /slow/{number} HTTP/1.1\r\nHost: shop.example\r\n\r\n").expect("sent");
+    let (upstream, _) = nginx._hanging.accept().expect("nginx asks the upstream");
+    drop(stream);
+    drop(upstream);
+}
+
+fn status_of(line: &str) -> &str {
+    let behind_request = line.split("\" ").nth(1).expect("a status behind the request");
+    behind_request.split(' ').next().expect("a status")
+}
+
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+#[test]
+fn twenty_thousand_requests_are_one_number_everywhere() {
+    const CONNECTIONS: u64 = 8;
+    const REQUESTS: u64 = 20_000;
+    const GIVEN_UP: u64 = 20;
+    let directory = directory();
+    let nginx = Nginx::start(directory.path());
+    let receiver = Receiver::start(directory.path());
+    // The format is found in nginx.conf, as it is on a server with nothing configured but the URL.
+    let mut agent = Agent::new(directory.path(), "auto");
+    agent.set("NGINX_CONF", &directory.path().join("nginx.conf").display().to_string());
+    agent.set("SUMO_URL", &receiver.url());
+    agent.start();
+    let balance = BalanceWatch::start(agent.address);
+    let address = nginx.address;
+    let senders: Vec<JoinHandle<()>> = (0..CONNECTIONS)
+        .map(|connection| {
+            std::thread::spawn(move || {
+                send(address, (REQUESTS - GIVEN_UP) / CONNECTIONS, |index| {
+                    let kind = ["ok", "ok", "ok", "moved", "missing", "broken"][index as usize % 6];
+                    format!("/{kind}/{connection}/{index}?session=S3CR3T")
+                });
+            })
+        })
+        .collect();
+    for number in 0..GIVEN_UP {
+        give_up(&nginx, number);
+    }
+    for sender in senders {
+        sender.join().expect("all sent");
+    }
+    let total = (REQUESTS - GIVEN_UP) / CONNECTIONS * CONNECTIONS + GIVEN_UP;
+    let logged = wait_for("nginx to log all", || Some(nginx.log_lines()).filter(|l| l.len() as u64 >= total));
+    let status = agent.wait_shipped(total);
+
+    let mut classes: BTreeMap<String, u64> = BTreeMap::new();
+    let mut codes: BTreeMap<&str, u64> = BTreeMap::new();
+    for line in &logged {
+        let code = status_of(line);
+        *classes.entry(format!("{}xx", &code[..1])).or_default() += 1;
+        *codes.entry(code).or_default() += 1;
+    }
+    assert_eq!(codes.keys().copied().collect::<Vec<_>>(), ["200", "301", "404", "499", "500"]);
+    assert_eq!(codes["499"], GIVEN_UP);
+    assert_eq!(logged.len() as u64, total, "lines in the log");
+    assert_eq!(number(&status, "/web/totals/requests"), total, "requests counted");
+    assert_eq!(number(&status, "/web/totals/unparsed"), 0);
+    assert_eq!(receiver.lines().len() as u64, total, "lines at the receiver");
+    wait_for("the summaries", || (receiver.summary_sum("/requests") >= total).then_some(()));
+    assert_eq!(receiver.summary_sum("/requests"), total, "requests in the summaries");
+    for (class, count) in &classes {
+        assert_eq!(number(&status, &format!("/web/totals/status/{class}")), *count, "{class} counted");
+        assert_eq!(receiver.summary_sum(&format!("/status/{class}")), *count, "{class} in the summaries");
+    }
+    assert!(receiver.lines().iter().all(|line| !line.contains("S3CR3T")), "session values are masked");
+    let vhosts = status["web"]["vhosts"].as_array().expect("virtual hosts");
+    assert_eq!(vhosts.iter().map(|vhost| number(vhost, "/requests")).sum::<u64>(), total);
+    assert!(vhosts.iter().any(|vhost| vhost["name"] == "shop.example"), "{vhosts:?}");
+    let (code, metrics) = get(agent.address, "/metrics").expect("metrics");
+    assert_eq!(code, 200);
+    assert!(metrics.contains("node_load1 "), "host metrics under node_exporter's names");
+    balance.finish();
+    assert_eq!(agent.stop(), Some(0));
+}
+
+#[test]
+fn ten_rotations_by_logrotate_under_load_lose_and_repeat_nothing() {
+    const ROTATIONS: usize = 10;
+    let directory = directory();
+    let nginx = Nginx::start(directory.path());
+    let receiver = Receiver::start(directory.path());
+    let mut agent = Agent::new(directory.path(), &directory.path().join("access.log").display().to_string());
+    agent.set("NGINX_CONF", &directory.path().join("nginx.conf").display().to_string());
+    agent.set("SUMO_URL", &receiver.url());
+    agent.start();
+    let balance = BalanceWatch::start(agent.address);
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicU64::new(0));
+    let senders: Vec<JoinHandle<()>> = (0..4)
+        .map(|connection| {
+            let (stop, sent, address) = (Arc::clone(&stop), Arc::clone(&sent), nginx.address);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    send(address, 50, |_| {
+                        format!("/ok/{connection}/{}", sent.fetch_add(1, Ordering::Relaxed))
+                    });
+                    pause(Duration::from_millis(25));
+                }
+            })
+        })
+        .collect();
+    let rules = directory.path().join("logrotate.conf");
+    let here = directory.path().display();
+    fs::write(
+        &rules,
+        format!(
+            "{here}/access.log {{\n rotate 50\n create 0640\n missingok\n nocompress\n postrotate\n \
+             kill -USR1 {}\n endscript\n}}\n",
+            nginx.process.id()
+        ),
+    )
+    .expect("rules");
+    fs::set_permissions(&rules, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("permissions");
+    for rotation in 1..=ROTATIONS {
+        let before = sent.load(Ordering::Relaxed);
+        wait_for("load between rotations", || (sent.load(Ordering::Relaxed) > before + 500).then_some(()));
+        let output = Command::new("logrotate")
+            .args(["-f", "-s", &format!("{here}/logrotate.state")])
+            .arg(&rules)
+            .output()
+            .expect("logrotate is installed");
+        assert!(output.status.success(), "rotation {rotation}: {output:?}");
+        wait_for("the rotated file", || fs::metadata(directory.path().join(format!("access.log.{rotation}"))).ok());
+    }
+    stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.join().expect("all sent");
+    }
+    let total = sent.load(Ordering::Relaxed);
+    let logged = wait_for("nginx to log all", || Some(nginx.log_lines()).filter(|l| l.len() as u64 >= total));
+    assert_eq!(logged.len() as u64, total, "nginx logs every request once");
+    agent.wait_shipped(total);
+    let received = receiver.lines();
+    assert_eq!(counted(&received), counted(&logged), "every line once, none lost");
+    assert_eq!(number(&receiver.stats(), "/duplicates"), 0);
+    balance.finish();
+    assert_eq!(agent.stop(), Some(0));
+}
