@@ -85,11 +85,7 @@ pub(super) fn condense(error: reqwest::Error) -> String {
 
 /// What a TLS error means to an operator; `None` for another kind of error.
 fn tls_words(error: &(dyn Error + 'static)) -> Option<String> {
-    // An io::Error does not give what it wraps as its source, but that source's source.
-    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    let tls = error
-        .downcast_ref::<rustls::Error>()
-        .or_else(|| wrapped.and_then(|inner| inner.downcast_ref::<rustls::Error>()))?;
+    let tls = tls_within(error)?;
     Some(match tls {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "the certificate is not from an authority that this system knows (SSL_CERT_FILE names another list)".to_owned()
@@ -105,6 +101,13 @@ fn tls_words(error: &(dyn Error + 'static)) -> Option<String> {
         ) => "the certificate is for another name".to_owned(),
         other => lower_first(&other.to_string()),
     })
+}
+
+/// The TLS error in an error. An io::Error does not give what it wraps as its source, but that one's source, and
+/// hyper wraps one io::Error in another.
+fn tls_within<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = || error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.downcast_ref::<rustls::Error>().or_else(|| tls_within(inner()?))
 }
 
 /// The words of the last cause: for an operating system's error its kind, without the number.

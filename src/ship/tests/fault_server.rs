@@ -189,7 +189,7 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, shared: &Shared
         Play::Drip(text, drop, pause) => {
             let _ = stream.write_all(text.as_bytes()).await;
             while stream.write_all(&drop).await.is_ok() {
-                tokio::time::sleep(pause).await;
+                let _ = tokio::time::timeout(pause, std::future::pending::<()>()).await;
             }
             Next::Close
         }

@@ -142,7 +142,7 @@ async fn hangs_end_at_the_deadline() {
 #[tokio::test]
 async fn once_the_status_says_accepted_the_body_cannot_change_it() {
     let chunked = ok_without_end("Transfer-Encoding: chunked\r\n");
-    let endless = Play::Drip(chunked.clone(), b"4000\r\n".repeat(1), Duration::from_millis(20));
+    let endless = Play::Drip(chunked.clone(), b"4000\r\n".to_vec(), Duration::from_millis(20));
     let flood = format!("400\r\n{}\r\n", "x".repeat(1024)).into_bytes();
     for (play, warned) in [
         (Play::AnswerAndHang(ok_without_end("Content-Length: 10\r\n")), false),

@@ -113,7 +113,7 @@ impl Rig {
 async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(DEADLINE, waiting).await.expect("the condition within the deadline");

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -20,9 +20,10 @@ struct Authority {
     pem: String,
 }
 
-fn authority() -> Authority {
+fn authority(name: &str) -> Authority {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = params.self_signed(&key).expect("a certificate");
     Authority { der: certificate.der().to_vec(), pem: certificate.pem(), issuer: Issuer::new(params, key) }
@@ -64,7 +65,7 @@ async fn is_refused(server: FaultServer, trusted: Option<&Authority>, words: &st
 
 #[tokio::test]
 async fn a_certificate_of_a_trusted_authority_is_accepted() {
-    let authority = authority();
+    let authority = authority("trusted");
     let server = server(signed(&authority)).await;
     let mut options = options(&server.url());
     options.limits.connect_timeout = DEADLINE;
@@ -81,13 +82,13 @@ async fn a_certificate_of_a_trusted_authority_is_accepted() {
 async fn self_signed_and_unknown_certificates_are_refused() {
     let alone = server(|params, key| params.self_signed(key).expect("a certificate").der().clone()).await;
     is_refused(alone, None, "is not from an authority").await;
-    let (trusted, other) = (authority(), authority());
+    let (trusted, other) = (authority("trusted"), authority("other"));
     is_refused(server(signed(&other)).await, Some(&trusted), "is not from an authority").await;
 }
 
 #[tokio::test]
 async fn expired_early_and_misnamed_certificates_are_refused() {
-    let authority = authority();
+    let authority = authority("trusted");
     let with = |change: fn(&mut CertificateParams)| {
         let sign = signed(&authority);
         server(move |mut params, key| {
@@ -117,7 +118,7 @@ async fn authorities_of_ssl_cert_file_are_trusted() {
         assert_eq!(rig.send(1).await, Verdict::Accepted { warning: None });
         return;
     }
-    let authority = authority();
+    let authority = authority("trusted");
     let server = server(signed(&authority)).await;
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("roots.pem");
