@@ -2,6 +2,7 @@
 //!
 //! The modules stand in reading order: words first, then the stages, then the edges.
 
+pub mod cli;
 pub mod clock;
 pub mod record;
 pub mod secret;

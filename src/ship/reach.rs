@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, Request};
 
 use super::client::{build, condense};
-use super::redact::Redactor;
-use super::sender::{SenderOptions, parse_url};
+use super::destination::Destination;
+use super::sender::SenderOptions;
 use crate::secret::Secret;
 
 /// How long the check may take in all.
@@ -38,15 +38,17 @@ pub async fn check_destination(url: &Secret) -> Result<Reachability, String> {
 /// # Errors
 /// As [`check_destination`].
 pub async fn check_with(options: &SenderOptions) -> Result<Reachability, String> {
-    let url = parse_url(&options.url).map_err(|error| error.to_string())?;
-    let redactor = Redactor::new(&url);
-    let client = build(options, &url).map_err(|error| redactor.clean(&error))?;
+    let destination = Destination::parse(&options.url).map_err(|error| error.to_string())?;
+    let clean = |error: String| destination.redactor.clean(&error);
+    let client = build(options, &destination.url).map_err(clean)?;
     let limit = CHECK_TIMEOUT.min(options.limits.request_timeout);
     let start = Instant::now();
-    let asked = tokio::time::timeout(limit, client.execute(Request::new(Method::GET, url))).await;
+    let request = Request::new(Method::GET, destination.url.clone());
+    let exchange = async { client.execute(destination.authorized(&client, request)?).await };
+    let asked = tokio::time::timeout(limit, exchange).await;
     let response = match asked {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(redactor.clean(&condense(error))),
+        Ok(Err(error)) => return Err(clean(condense(error))),
         Err(_) => return Err(format!("no answer within {} s", limit.as_secs_f64())),
     };
     let status = response.status().as_u16();

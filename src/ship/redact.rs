@@ -67,7 +67,7 @@ impl Redactor {
 }
 
 /// `%41` as `A`. Bytes that are not UTF-8 become the replacement character; a broken escape stays.
-fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Body, Client, Method, Request, Response, Url};
+use reqwest::{Body, Client, Method, Request, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -13,9 +13,9 @@ use super::answer::{Answer, Decision, classify, decide};
 use super::backoff::{Backoff, BackoffLimits};
 use super::client::{build, condense};
 use super::delivery::DeliveryState;
+use super::destination::{Destination, SenderError};
 use super::dialect;
 use super::mailbox::{Mailbox, Outgoing, Verdict};
-use super::redact::Redactor;
 use crate::secret::Secret;
 
 /// From the first byte sent to the status line received. Sumo gives up on a request after 30 s with a 408.
@@ -87,24 +87,6 @@ impl SenderOptions {
     }
 }
 
-/// Why a sender cannot even begin. Everything else is retried.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SenderError {
-    /// The destination is no http or https address. The address is not told: it is a secret.
-    #[error("the destination is not a valid http or https address: {0}")]
-    Url(String),
-}
-
-/// Reads an address without ever showing it.
-pub(super) fn parse_url(url: &Secret) -> Result<Url, SenderError> {
-    let parsed = Url::parse(url.expose()).map_err(|error| SenderError::Url(error.to_string()))?;
-    match (parsed.scheme(), parsed.host_str()) {
-        ("http" | "https", Some(_)) => Ok(parsed),
-        ("http" | "https", None) => Err(SenderError::Url("it names no host".to_owned())),
-        _ => Err(SenderError::Url("its scheme is neither http nor https".to_owned())),
-    }
-}
-
 /// Sends what the mailbox offers until `stop` turns true (or its sender is gone).
 ///
 /// On stop the request under way may end within the grace of the options; one that does not is
@@ -118,10 +100,9 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
     seed: u64,
 ) -> Result<(), SenderError> {
-    let url = parse_url(&options.url)?;
+    let destination = Destination::parse(&options.url)?;
     let backoff = Backoff::new(options.limits.backoff, seed);
-    let redactor = Redactor::new(&url);
-    let mut sender = Sender { url, redactor, client: None, backoff, mailbox: Arc::clone(&mailbox), options };
+    let mut sender = Sender { destination, client: None, backoff, mailbox: Arc::clone(&mailbox), options };
     mailbox.record(|delivery| delivery.set_state(DeliveryState::Idle));
     loop {
         let outgoing = tokio::select! {
@@ -156,8 +137,7 @@ struct Attempt {
 
 struct Sender {
     options: SenderOptions,
-    url: Url,
-    redactor: Redactor,
+    destination: Destination,
     /// Made at the first need and made again after a failure: roots may be installed later.
     client: Option<Client>,
     backoff: Backoff,
@@ -168,7 +148,7 @@ impl Sender {
     /// Sends one batch until there is a verdict; `None` if the stop came first.
     async fn deliver(&mut self, outgoing: Outgoing, stop: &mut watch::Receiver<bool>) -> Option<Verdict> {
         let body_bytes = outgoing.body.len() as u64;
-        let mut request = Request::new(Method::POST, self.url.clone());
+        let mut request = Request::new(Method::POST, self.destination.url.clone());
         *request.headers_mut() = dialect::headers(&outgoing, &self.options.client);
         *request.body_mut() = Some(Body::from(outgoing.body));
         let mut refusals = 0;
@@ -208,30 +188,32 @@ impl Sender {
     /// One request and the beginning of its answer, all within the deadline.
     async fn attempt(&mut self, request: Request) -> Attempt {
         let limits = self.options.limits;
+        let clean = |text: &str| self.destination.redactor.clean(text);
         let failed =
             |message: String| Attempt { status: None, answer: Answer::Retry { message, retry_after: None } };
         let client = match &self.client {
             Some(client) => client.clone(),
-            None => match build(&self.options, &self.url) {
+            None => match build(&self.options, &self.destination.url) {
                 Ok(client) => self.client.insert(client).clone(),
                 // Only a person can install what is missing, so this is no passing failure.
                 Err(error) => {
-                    let message = self.redactor.clean(&error);
+                    let message = clean(&error);
                     return Attempt { status: None, answer: Answer::Hold { message, retry_after: None } };
                 }
             },
         };
         let deadline = Instant::now() + limits.request_timeout;
-        let mut response = match timeout_at(deadline, client.execute(request)).await {
+        let exchange = async { client.execute(self.destination.authorized(&client, request)?).await };
+        let mut response = match timeout_at(deadline, exchange).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return failed(self.redactor.clean(&condense(error))),
+            Ok(Err(error)) => return failed(clean(&condense(error))),
             Err(_) => return failed(format!("no answer within {} s", limits.request_timeout.as_secs_f64())),
         };
         let status = response.status().as_u16();
         let body_deadline = deadline.min(Instant::now() + limits.answer_body_timeout);
         let body_prefix = read_prefix(&mut response, body_deadline).await;
         let answer = classify(status, response.headers(), &body_prefix, SystemTime::now());
-        Attempt { status: Some(status), answer: answer.map_text(|text| self.redactor.clean(text)) }
+        Attempt { status: Some(status), answer: answer.map_text(clean) }
     }
 
     /// Puts an attempt into the status and, where the state changes, into the log. The moment of the next attempt, if any.

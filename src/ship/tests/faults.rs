@@ -27,6 +27,8 @@ async fn a_batch_arrives_with_its_headers() {
         "x-sumo-host: web1",
         "x-sumo-fields: env=prod",
         "idempotency-key: agent/1/1",
+        // user:pwZaVnCanaryC4dhaV2, as the address has it
+        "authorization: basic dxnlcjpwd1phvm5dyw5hcnldngroyvyy",
         &user_agent,
     ] {
         assert!(head.lines().any(|told| told == line), "{line} in {head}");
@@ -193,6 +195,30 @@ async fn the_connection_is_reused_and_its_end_survived() {
 #[tokio::test]
 async fn an_early_answer_is_an_answer() {
     survives(vec![Play::AnswerEarly("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_owned())]).await;
+}
+
+/// Far more than the buffers of a connection hold, so that the sender is still writing when the fault comes.
+#[tokio::test]
+async fn faults_amid_a_large_body_are_survived() {
+    let early = |status: u16| Play::AnswerEarly(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"));
+    let server = FaultServer::start(vec![
+        Play::ResetAfterHeaders,
+        early(503),
+        Play::ResetAfterBody,
+        answer(200, "", ""),
+        early(413),
+    ])
+    .await;
+    let mut patient = options(&server.url());
+    patient.limits.request_timeout = DEADLINE;
+    let rig = Rig::start(patient);
+    let large = |seq| Outgoing { body: vec![7; 16 * 1024 * 1024], ..outgoing(seq) };
+    assert_eq!(rig.send_batch(large(1)).await, Verdict::Accepted { warning: None });
+    assert_eq!(rig.send_batch(large(2)).await, Verdict::TooLarge { status: 413 });
+    let status = rig.finish().await;
+    assert_eq!((status.failures, status.delivered_batches, status.sent_bytes), (4, 1, 16 * 1024 * 1024));
+    let whole = server.seen().iter().filter(|seen| seen.body == large(1).body).count();
+    assert!(whole >= 2, "{whole}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod fault_server;
 mod faults;
 mod lifecycle;
+mod log;
 mod tls;
 
 use std::sync::Arc;
@@ -76,7 +77,12 @@ impl Rig {
 
     /// Offers a batch and waits for its verdict.
     async fn send(&self, seq: u64) -> Verdict {
-        self.mailbox.offer(outgoing(seq)).expect("the mailbox is free");
+        self.send_batch(outgoing(seq)).await
+    }
+
+    async fn send_batch(&self, batch: Outgoing) -> Verdict {
+        let seq = batch.seq;
+        self.mailbox.offer(batch).expect("the mailbox is free");
         self.verdict(seq).await
     }
 
