@@ -10,4 +10,8 @@ pub mod secret;
 pub mod batch;
 pub mod follow;
 
+pub mod ship;
+
 pub mod config;
+
+pub mod cli;

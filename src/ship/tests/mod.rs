@@ -1,0 +1,139 @@
+//! The sender against a server that plays every fault: statuses, resets, hangs, drips, certificates.
+
+mod fault_server;
+mod faults;
+mod lifecycle;
+mod log;
+mod tls;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use self::fault_server::{FaultServer, Play};
+use super::*;
+use crate::secret::Secret;
+
+/// A part of the address that must never be seen anywhere.
+pub(super) const CANARY: &str = "ZaVnCanaryC4dhaV2";
+/// How long a test waits for what must happen.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+/// The request deadline in tests.
+const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
+
+pub(super) fn outgoing(seq: u64) -> Outgoing {
+    Outgoing {
+        key: format!("agent/1/{seq}"),
+        seq,
+        content_type: "application/x-www-form-urlencoded",
+        category: "watchpost/nginx/access".to_owned(),
+        name: "nginx-access".to_owned(),
+        host: "web1".to_owned(),
+        fields: "env=prod".to_owned(),
+        body: format!("the body of batch {seq}").into_bytes(),
+        raw_bytes: 100,
+        lines: 3,
+    }
+}
+
+/// Options with every wait short.
+fn options(url: &str) -> SenderOptions {
+    let mut options = SenderOptions::new(Secret::new(url), Duration::from_millis(200));
+    options.limits = SenderLimits {
+        request_timeout: REQUEST_TIMEOUT,
+        connect_timeout: REQUEST_TIMEOUT,
+        answer_body_timeout: Duration::from_millis(200),
+        pool_idle: Duration::from_secs(20),
+        backoff: BackoffLimits {
+            retry_base: Duration::from_millis(5),
+            retry_max: Duration::from_millis(20),
+            hold_base: Duration::from_millis(5),
+            hold_max: Duration::from_millis(20),
+            retry_after_max: Duration::from_millis(300),
+        },
+    };
+    options
+}
+
+/// A running sender and the pipeline's end of its mailbox.
+struct Rig {
+    mailbox: Arc<Mailbox>,
+    rung: Arc<Notify>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), SenderError>>,
+}
+
+impl Rig {
+    fn start(options: SenderOptions) -> Rig {
+        let rung = Arc::new(Notify::new());
+        let bell = Arc::clone(&rung);
+        let mailbox = Arc::new(Mailbox::new(Box::new(move || bell.notify_one())));
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(run(options, Arc::clone(&mailbox), stopping, 1));
+        Rig { mailbox, rung, stop, task }
+    }
+
+    /// Offers a batch and waits for its verdict.
+    async fn send(&self, seq: u64) -> Verdict {
+        self.send_batch(outgoing(seq)).await
+    }
+
+    async fn send_batch(&self, batch: Outgoing) -> Verdict {
+        let seq = batch.seq;
+        self.mailbox.offer(batch).expect("the mailbox is free");
+        self.verdict(seq).await
+    }
+
+    async fn verdict(&self, seq: u64) -> Verdict {
+        let waiting = async {
+            loop {
+                if let Some((judged, verdict)) = self.mailbox.take_verdict() {
+                    assert_eq!(judged, seq);
+                    return verdict;
+                }
+                self.rung.notified().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, waiting).await.expect("a verdict within the deadline")
+    }
+
+    fn status(&self) -> DeliveryStatus {
+        self.mailbox.delivery(Instant::now())
+    }
+
+    /// Stops the sender and gives its last status, in which the canary must not be.
+    async fn finish(self) -> DeliveryStatus {
+        self.stop.send_replace(true);
+        let ended = tokio::time::timeout(DEADLINE, self.task).await.expect("it stops within the deadline");
+        ended.expect("the task does not panic").expect("the address is valid");
+        let status = self.mailbox.delivery(Instant::now());
+        let told = serde_json::to_string(&status).expect("it serializes");
+        assert!(!told.contains(CANARY), "{told}");
+        status
+    }
+}
+
+/// Waits until `condition` holds, by letting the other tasks run.
+async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect("the condition within the deadline");
+}
+
+/// Plays the faults, then a 200; the batch must arrive in the end, and all attempts must be equal.
+async fn survives(plays: Vec<Play>) -> (DeliveryStatus, FaultServer) {
+    let faults = plays.len();
+    let server = FaultServer::start(plays).await;
+    let rig = Rig::start(options(&server.url()));
+    assert_eq!(rig.send(1).await, Verdict::Accepted { warning: None });
+    let status = rig.finish().await;
+    assert_eq!((status.delivered_batches, status.last_status), (1, Some(200)));
+    assert!(status.failures <= faults as u64, "{status:?}");
+    server.assert_all_equal();
+    (status, server)
+}
