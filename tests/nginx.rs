@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::support::{
-    Agent, BalanceWatch, Process, Receiver, counted, free_address, get, number, pause, wait_for,
+    Agent, BalanceWatch, Process, Receiver, counted, free_address, get, number, wait_out, wait_for,
 };
 
 /// An nginx of the test's own: two workers, a loopback port, its files in the test's directory.
@@ -204,7 +204,7 @@ fn ten_rotations_by_logrotate_under_load_lose_and_repeat_nothing() {
                     send(address, 50, |_| {
                         format!("/ok/{connection}/{}", sent.fetch_add(1, Ordering::Relaxed))
                     });
-                    pause(Duration::from_millis(25));
+                    wait_out(Duration::from_millis(25));
                 }
             })
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Agent, BalanceWatch, Receiver, counted, log_line, number, pause, wait_for};
+use crate::support::{Agent, BalanceWatch, Receiver, counted, log_line, number, wait_out, wait_for};
 
 /// Writes numbered lines to a log at a steady pace until it is told to finish.
 struct LogWriter {
@@ -37,7 +37,7 @@ impl LogWriter {
                     lines.push(line);
                 }
                 log.write_all(text.as_bytes()).expect("written");
-                pause(Duration::from_millis(20));
+                wait_out(Duration::from_millis(20));
             }
             lines
         });
@@ -95,7 +95,7 @@ fn an_outage_of_twenty_seconds_loses_nothing_and_repeats_nothing() {
     let writer = LogWriter::start(log, 500);
     agent.wait_status("delivery", |status| number(status, "/delivery/delivered_batches") > 0);
     receiver.stop();
-    pause(Duration::from_secs(20));
+    wait_out(Duration::from_secs(20));
     let during = agent.status();
     assert!(number(&during, "/spool/batches") >= 10, "the spool grows: {}", during["spool"]);
     assert!(number(&during, "/ledger/lines/held") >= 5_000, "lines are held: {}", during["ledger"]);
@@ -129,7 +129,7 @@ fn kill_at_twenty_random_moments_loses_no_line() {
             3 => receiver.resume(),
             _ => {}
         }
-        pause(Duration::from_millis(random.u64(50..1_500)));
+        wait_out(Duration::from_millis(random.u64(50..1_500)));
         agent.kill();
         agent.start();
     }

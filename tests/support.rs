@@ -39,12 +39,12 @@ pub fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Opt
             return found;
         }
         assert!(Instant::now() < deadline, "waited {limit:?} in vain for {what}");
-        pause(LOOK_INTERVAL);
+        wait_out(LOOK_INTERVAL);
     }
 }
 
 /// Lets time pass where the passing itself is what is tested: an outage of so many seconds.
-pub fn pause(duration: Duration) {
+pub fn wait_out(duration: Duration) {
     std::thread::sleep(duration);
 }
 
@@ -316,7 +316,7 @@ impl Agent {
                 }
                 last = status;
             }
-            pause(LOOK_INTERVAL);
+            wait_out(LOOK_INTERVAL);
         }
         panic!("waited {PATIENCE:?} in vain for {what}; last status: {last:#}\n{}", self.output());
     }
@@ -359,7 +359,7 @@ impl BalanceWatch {
                             wrong.push(status["ledger"].clone());
                         }
                     }
-                    pause(Duration::from_millis(100));
+                    wait_out(Duration::from_millis(100));
                 }
                 wrong
             }

@@ -1,3 +1,117 @@
-//! The commands of the binary. Each one owns what it prints and its exit code; none is used by a stage.
+//! The commands. Each prints for people on stdout, fails with one [`Failure`], and assembles what it needs.
 
+pub mod args;
 pub mod receiver;
+
+use std::fmt;
+use std::io;
+
+/// Exit codes of sysexits.h, as far as they are used.
+pub mod exit {
+    /// The command line was wrong.
+    pub const USAGE: u8 = 64;
+    /// Something that is needed is not there: no agent answers, the port is taken.
+    pub const UNAVAILABLE: u8 = 69;
+    /// The numbers do not add up: a fault of this program.
+    pub const SOFTWARE: u8 = 70;
+    /// Reading or writing failed.
+    pub const IO: u8 = 74;
+    /// The rights do not suffice.
+    pub const PERMISSION: u8 = 77;
+    /// The settings are wrong.
+    pub const SETTINGS: u8 = 78;
+}
+
+/// Why a command ends early: what to say, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code, of [`exit`].
+    pub code: u8,
+    /// What was being done, to what, why it failed, and the cure. May have several lines.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with a code of [`exit`].
+    pub fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into() }
+    }
+
+    /// A failed read or write: 77 where rights are missing, else 74.
+    pub fn io(what: impl fmt::Display, error: &io::Error) -> Failure {
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        let code = if denied { exit::PERMISSION } else { exit::IO };
+        Failure::new(code, format!("{what}: {error}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.message)
+    }
+}
+
+/// Text of strangers for a terminal: control characters, escapes and direction marks become visible.
+pub fn printable(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() || is_direction_mark(character) {
+                out.extend(character.escape_unicode());
+            } else {
+                out.push(character);
+            }
+        }
+        for byte in chunk.invalid() {
+            out.push_str(&format!("\\x{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// Characters that reorder what follows them, and so could make a line read as another.
+fn is_direction_mark(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A number with separators between groups of three digits.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes in the largest binary unit that keeps the number at one or more.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_printable_moves_the_cursor() {
+        assert_eq!(printable(b"a\x1b[31mb\xff\r\xe2\x80\xae"), "a\\u{1b}[31mb\\xFF\\u{d}\\u{202e}");
+        assert_eq!(printable("Grüße".as_bytes()), "Grüße");
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([0, 1_023, 1_024, 3 << 30].map(size), ["0 B", "1023 B", "1.0 KiB", "3.0 GiB"]);
+    }
+}
