@@ -6,6 +6,7 @@ mod lifecycle;
 mod log;
 mod tls;
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ use crate::secret::Secret;
 pub(super) const CANARY: &str = "ZaVnCanaryC4dhaV2";
 /// How long a test waits for what must happen.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+/// Set in the process of a test that runs alone: the address to send to.
+const CHILD_URL: &str = "WATCHPOST_TEST_CHILD_URL";
 /// The request deadline in tests.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -113,6 +116,23 @@ impl Rig {
         assert!(!told.contains(CANARY), "{told}");
         status
     }
+}
+
+/// Runs one test of this folder in a process of its own, since what it is about belongs to the whole process. The test
+/// knows by [`CHILD_URL`] that it is there. An empty value takes a variable away.
+async fn alone(name: &str, url: &str, environment: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::current_exe().expect("this test's binary"));
+    command.args(["--exact", &format!("ship::tests::{name}")]).env(CHILD_URL, url);
+    for (variable, value) in environment {
+        match *value {
+            "" => command.env_remove(variable),
+            value => command.env(variable, value),
+        };
+    }
+    let child = tokio::task::spawn_blocking(move || command.output());
+    let output = child.await.expect("no panic").expect("it starts");
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
 }
 
 /// Waits until `condition` holds, by letting the other tasks run.

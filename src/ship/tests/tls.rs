@@ -1,6 +1,5 @@
 //! Certificates: only a valid one of a known authority is trusted.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -10,9 +9,6 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs
 
 use super::fault_server::FaultServer;
 use super::*;
-
-/// In the child process of one test: the port of the server to send to.
-const CHILD_URL: &str = "WATCHPOST_TEST_CHILD_URL";
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -124,16 +120,8 @@ async fn authorities_of_ssl_cert_file_are_trusted() {
     let file = directory.path().join("roots.pem");
     std::fs::write(&file, &authority.pem).expect("it can be written");
     let url = server.url();
-    let child = tokio::task::spawn_blocking(move || {
-        Command::new(std::env::current_exe().expect("this test's binary"))
-            .args(["--exact", "ship::tests::tls::authorities_of_ssl_cert_file_are_trusted"])
-            .env("SSL_CERT_FILE", &file)
-            .env_remove("SSL_CERT_DIR")
-            .env(CHILD_URL, url)
-            .output()
-    });
-    let output = child.await.expect("no panic").expect("it starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let name = "tls::authorities_of_ssl_cert_file_are_trusted";
+    alone(name, &url, &[("SSL_CERT_FILE", &file.to_string_lossy()), ("SSL_CERT_DIR", "")]).await;
     assert_eq!(server.seen().len(), 1, "the child sent its batch");
 }
 
@@ -152,14 +140,7 @@ async fn a_system_without_authorities_is_held() {
         assert_eq!(rig.send(1).await, Verdict::Accepted { warning: None }, "plain http needs no authority");
         return;
     }
-    let child = tokio::task::spawn_blocking(|| {
-        Command::new(std::env::current_exe().expect("this test's binary"))
-            .args(["--exact", "ship::tests::tls::a_system_without_authorities_is_held"])
-            .env("SSL_CERT_FILE", "/dev/null")
-            .env_remove("SSL_CERT_DIR")
-            .env(CHILD_URL, "https://localhost:1/ZaVnCanaryC4dhaV2")
-            .output()
-    });
-    let output = child.await.expect("no panic").expect("it starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let name = "tls::a_system_without_authorities_is_held";
+    let url = "https://localhost:1/ZaVnCanaryC4dhaV2";
+    alone(name, url, &[("SSL_CERT_FILE", "/dev/null"), ("SSL_CERT_DIR", "")]).await;
 }
