@@ -82,11 +82,11 @@ mod tests {
         let mut agent = Agent { system: None };
         let mut seconds = || {
             let mut out = Vec::new();
-            agent.sample(Now::read(), &mut out).unwrap();
-            assert!(value(&out, "process.memory.usage", &[]).unwrap() > 500_000.0);
-            assert!(value(&out, "process.unix.file_descriptor.count", &[]).unwrap() >= 3.0);
-            assert!(value(&out, "process.thread.count", &[]).unwrap() >= 1.0);
-            value(&out, "process.cpu.time", &[]).unwrap()
+            agent.sample(Now::read(), &mut out).expect("of this process");
+            assert!(value(&out, "process.memory.usage", &[]).expect("of this process") > 500_000.0);
+            assert!(value(&out, "process.unix.file_descriptor.count", &[]).expect("of this process") >= 3.0);
+            assert!(value(&out, "process.thread.count", &[]).expect("of this process") >= 1.0);
+            value(&out, "process.cpu.time", &[]).expect("of this process")
         };
         let before = seconds();
         let deadline = Instant::now() + Duration::from_secs(10);

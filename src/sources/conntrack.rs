@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn tells_the_share_that_is_taken() {
         let mut out = Vec::new();
-        convert("50\n", "200\n", &mut out).unwrap();
+        convert("50\n", "200\n", &mut out).expect("two numbers");
         assert_eq!(value(&out, "watchpost.conntrack.utilization", &[]), Some(0.25));
         assert!(convert("x", "200", &mut out).is_err());
     }

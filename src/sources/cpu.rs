@@ -2,8 +2,7 @@
 //!
 //! From the text of `/proc/stat`: sysinfo gives one number a core, without modes (it counts iowait as
 //! idle and steal as busy), and refuses to look more often than every 200 ms.
-//! The format is in proc_pid_stat(5)'s sibling proc_stat(5); times are in ticks of 1/100 s, the
-//! kernel's `USER_HZ` on every architecture that Linux serves web sites on.
+//! The format is in proc_stat(5); times are in ticks, of which the kernel says how many make a second.
 
 use std::time::Instant;
 
@@ -13,11 +12,9 @@ use crate::clock::Now;
 use crate::record::{Metric, Reading};
 
 const PATH: &str = "/proc/stat";
-/// `USER_HZ`.
-const TICKS_PER_SECOND: f64 = 100.0;
-/// Cores beyond this are in the totals and not by themselves.
+/// Cores beyond this are in the totals and in the count, and not told by themselves.
 const CORES_MAX: usize = 256;
-/// A share over less than this is noise: a tick is 10 ms.
+/// A share over less than this is noise: a tick is mostly 10 ms.
 const SHARE_MS_MIN: u128 = 50;
 
 static TIME: Metric = Metric::counter(
@@ -105,14 +102,11 @@ impl Source for Cpu {
         let text = proc_file::read(PATH)?;
         let stat = parse(&text)?;
         push_totals(&stat, &text, out);
-        match &self.before {
-            Some((at, before)) => {
-                if now.since(*at).as_millis() < SHARE_MS_MIN {
-                    return Ok(()); // the next sample looks back further
-                }
-                push_shares(before, &stat, out);
+        if let Some((at, before)) = &self.before {
+            if now.since(*at).as_millis() < SHARE_MS_MIN {
+                return Ok(()); // the next sample looks back further
             }
-            None => {}
+            push_shares(before, &stat, out);
         }
         self.before = Some((now.monotonic, stat));
         Ok(())
@@ -190,12 +184,13 @@ fn parse(text: &str) -> Result<Stat, SourceError> {
 }
 
 fn push_totals(stat: &Stat, text: &str, out: &mut Vec<Reading>) {
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
     for (mode, columns) in MODES {
-        out.push(Reading::new(&TIME, [mode], stat.total.of(columns) as f64 / TICKS_PER_SECOND));
+        out.push(Reading::new(&TIME, [mode], seconds(stat.total.of(columns))));
     }
     for (core, ticks) in stat.cores.iter().take(CORES_MAX) {
         for (mode, ticks) in COLUMNS.iter().zip(ticks.0) {
-            out.push(Reading::new(&CORE_TIME, [core, mode], ticks as f64 / TICKS_PER_SECOND));
+            out.push(Reading::new(&CORE_TIME, [core, mode], seconds(ticks)));
         }
     }
     out.push(Reading::new(&CORES, [], stat.cores.len() as f64));
@@ -237,7 +232,7 @@ mod tests {
     #[test]
     fn totals_are_seconds_by_mode() {
         let mut out = Vec::new();
-        push_totals(&parse(BEFORE).unwrap(), BEFORE, &mut out);
+        push_totals(&parse(BEFORE).expect("whole text"), BEFORE, &mut out);
         assert_eq!(value(&out, "system.cpu.time", &["interrupt"]), Some(0.03));
         assert_eq!(value(&out, "watchpost.cpu.core.time", &["0", "softirq"]), Some(0.02));
         assert_eq!(value(&out, "system.cpu.logical.count", &[]), Some(1.0));
@@ -248,7 +243,7 @@ mod tests {
     #[test]
     fn shares_are_of_the_ticks_between() {
         let mut out = Vec::new();
-        push_shares(&parse(BEFORE).unwrap(), &parse(AFTER).unwrap(), &mut out);
+        push_shares(&parse(BEFORE).expect("whole text"), &parse(AFTER).expect("whole text"), &mut out);
         // 98 ticks passed: user 50, system 10, idle 20, both interrupts 4, steal 14; iowait stepped back.
         assert_eq!(value(&out, "system.cpu.utilization", &["user"]), Some(0.5102));
         assert_eq!(value(&out, "system.cpu.utilization", &["iowait"]), Some(0.0));

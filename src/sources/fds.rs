@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn reads_the_first_and_the_third_number() {
         let mut out = Vec::new();
-        convert("500\t0\t1000\n", &mut out).unwrap();
+        convert("500\t0\t1000\n", &mut out).expect("three numbers");
         assert_eq!(value(&out, "watchpost.file_descriptor.limit", &[]), Some(1000.0));
         assert_eq!(value(&out, "watchpost.file_descriptor.utilization", &[]), Some(0.5));
         assert!(convert("652 0\n", &mut out).is_err());

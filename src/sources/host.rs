@@ -4,7 +4,6 @@
 //! catch in the agent) and the source is made anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use serde::Serialize;
 
@@ -70,8 +69,8 @@ impl Host {
         Host { running: enabled.map(|spec| Running::new(spec)).collect() }
     }
 
-    /// Samples every source once. Shares and rates are over the time since the sample before, so
-    /// the first sample has none.
+    /// Samples every source once. Shares are over the time since the sample before, so the first
+    /// sample has none, nor has one within 50 ms of it.
     pub fn sample(&mut self, now: Now) -> Sample {
         let mut readings = Vec::with_capacity(512);
         for running in &mut self.running {
@@ -99,9 +98,9 @@ impl Running {
 
     fn sample(&mut self, now: Now, out: &mut Vec<Reading>) {
         let before = out.len();
-        let started = Instant::now();
+        let started = Now::read();
         let outcome = catch_unwind(AssertUnwindSafe(|| self.source.sample(now, out)));
-        self.state.duration_ms = started.elapsed().as_micros() as f64 / 1000.0;
+        self.state.duration_ms = Now::read().since(started.monotonic).as_micros() as f64 / 1000.0;
 
         let error = match outcome {
             Ok(Ok(())) => None,

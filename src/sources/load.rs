@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn has_the_names_that_dashboards_know() {
         let mut out = Vec::new();
-        Load.sample(Now::read(), &mut out).unwrap();
+        Load.sample(Now::read(), &mut out).expect("of this host");
         let names: Vec<_> = out.iter().map(Reading::prometheus_name).collect();
         assert_eq!(names, ["node_load1", "node_load5", "node_load15"]);
         assert!(out.iter().all(|reading| reading.prometheus_labels().is_empty()));

@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn the_states_sum_to_the_limit() {
         let mut out = Vec::new();
-        convert(TEXT, &mut out).unwrap();
+        convert(TEXT, &mut out).expect("whole text");
         assert_eq!(value(&out, "system.memory.usage", &["used"]), Some(400.0 * 1024.0));
         assert_eq!(values(&out, "system.memory.usage").iter().sum::<f64>(), 1000.0 * 1024.0);
         assert_eq!(value(&out, "system.memory.linux.available", &[]), Some(600.0 * 1024.0));
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_say_is_left_out() {
         let mut out = Vec::new();
-        convert("MemTotal: 10 kB\nMemFree: 4 kB\n", &mut out).unwrap();
+        convert("MemTotal: 10 kB\nMemFree: 4 kB\n", &mut out).expect("whole text");
         assert_eq!(value(&out, "system.memory.usage", &["used"]), Some(6.0 * 1024.0));
         assert_eq!(value(&out, "system.memory.linux.available", &[]), None);
         assert!(convert("MemFree: 4 kB\n", &mut out).is_err());

@@ -13,8 +13,6 @@ const PATH: &str = "/proc/net/dev";
 /// The host's ends of containers' links: they come and go with containers, so each would be a
 /// series that soon ends, and the bridge or the uplink carries the same bytes.
 const IGNORED_PREFIXES: [&str; 4] = ["veth", "cali", "lxc", "tap"];
-/// Interfaces beyond this are left out.
-const INTERFACES_MAX: usize = 256;
 
 const ATTRIBUTES: &[&str] = &["network.interface.name", "network.io.direction"];
 const LABELS: &[&str] = &["device", ""];
@@ -93,7 +91,7 @@ fn convert(text: &str, out: &mut Vec<Reading>) {
         Some((name.trim(), counts))
     });
     let kept = interfaces.filter(|(name, _)| !IGNORED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
-    for (name, counts) in kept.take(INTERFACES_MAX) {
+    for (name, counts) in kept {
         for (metric, received, sent) in COLUMNS {
             if let (Some(received), Some(sent)) = (counts.get(received), counts.get(sent)) {
                 out.push(Reading::new(metric, [name, "receive"], *received as f64));

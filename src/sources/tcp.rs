@@ -1,7 +1,9 @@
 //! TCP: connections by state, retransmissions, resets, and connections that a full queue turned away.
 //!
 //! Counts from the text of `/proc/net/snmp`, `netstat` and `sockstat`; states from the kernel over
-//! netlink (sock_diag.rs). sysinfo has none of it.
+//! netlink (sock_diag.rs), `time_wait` apart, which `sockstat` has. sysinfo has none of it.
+
+use std::io;
 
 use super::proc_file;
 use super::sock_diag::{self, STATES};
@@ -13,10 +15,9 @@ const SNMP_PATH: &str = "/proc/net/snmp";
 const NETSTAT_PATH: &str = "/proc/net/netstat";
 const SOCKSTAT_PATH: &str = "/proc/net/sockstat";
 const SOCKSTAT6_PATH: &str = "/proc/net/sockstat6";
-/// With more sockets than this the states are not counted: a dump of them would cost 10 ms.
-const SOCKETS_MAX: u64 = 20_000;
-/// The kernel tells the memory of sockets in pages.
-const PAGE_BYTES: f64 = 4096.0;
+/// With more sockets than this, those in `time_wait` apart, the states are not counted: a dump of
+/// them costs about a microsecond each.
+const SOCKETS_MAX: u64 = 10_000;
 
 static CONNECTIONS: Metric = Metric::gauge(
     "system.network.connection.count",
@@ -29,7 +30,7 @@ static SKIPPED: Metric = Metric::gauge(
     "watchpost.tcp.states_skipped",
     "1",
     "watchpost_tcp_states_skipped",
-    "1 while there are too many sockets to count them by state at a low cost, else 0",
+    "1 while there are too many sockets to count them by state at a low cost, time_wait apart; else 0",
 );
 
 static CURRENT: Metric = Metric::gauge(
@@ -214,17 +215,26 @@ impl Source for Tcp {
         // A kernel without IPv6 has no such file, and no such sockets.
         let sockstat6 = proc_file::read(SOCKSTAT6_PATH).unwrap_or_default();
 
+        let time_wait = proc_file::named(&sockstat, "TCP:", "tw").unwrap_or(0);
         let skipped = sockets(&sockstat, &sockstat6) > SOCKETS_MAX;
         out.push(Reading::new(&SKIPPED, [], f64::from(u8::from(skipped))));
         if skipped {
+            out.push(Reading::new(&CONNECTIONS, [STATES[sock_diag::TIME_WAIT]], time_wait as f64));
             return Ok(());
         }
-        let counts = sock_diag::count().map_err(|source| SourceError::Read {
-            path: "sockets by state over netlink".to_owned(),
-            source,
-        })?;
+        let mut counts = sock_diag::count().map_err(state_error)?;
+        counts[sock_diag::TIME_WAIT] = time_wait;
         push_states(&counts, out);
         Ok(())
+    }
+}
+
+fn state_error(source: io::Error) -> SourceError {
+    match source.kind() {
+        io::ErrorKind::NotFound => {
+            SourceError::NotAvailable("this kernel has no sock_diag for TCP".to_owned())
+        }
+        _ => SourceError::Read { path: "sockets by state over netlink".to_owned(), source },
     }
 }
 
@@ -239,16 +249,17 @@ fn push_netstat(text: &str, out: &mut Vec<Reading>) {
 
 fn push_sockstat(text: &str, out: &mut Vec<Reading>) {
     for (group, name, metric) in SOCKSTAT {
-        let scale = if metric.unit == "By" { PAGE_BYTES } else { 1.0 };
+        // The kernel tells the memory of sockets in pages.
+        let scale = if metric.unit == "By" { procfs::page_size() as f64 } else { 1.0 };
         let value = proc_file::named(text, group, name);
         out.extend(value.map(|value| Reading::new(metric, [], value as f64 * scale)));
     }
 }
 
-/// How many sockets a dump would list.
+/// How many sockets a dump would list; the kernel's `inuse` is without those in `time_wait`.
 fn sockets(sockstat: &str, sockstat6: &str) -> u64 {
     let count = |text, group, name| proc_file::named(text, group, name).unwrap_or(0);
-    count(sockstat, "TCP:", "inuse") + count(sockstat, "TCP:", "tw") + count(sockstat6, "TCP6:", "inuse")
+    count(sockstat, "TCP:", "inuse") + count(sockstat6, "TCP6:", "inuse")
 }
 
 fn push_states(counts: &sock_diag::Counts, out: &mut Vec<Reading>) {
@@ -284,8 +295,8 @@ mod tests {
         push_sockstat(text, &mut out);
         assert_eq!(value(&out, "watchpost.sockets.used", &[]), Some(16.0));
         assert_eq!(value(&out, "watchpost.tcp.sockets.orphan", &[]), Some(2.0));
-        assert_eq!(value(&out, "watchpost.tcp.memory", &[]), Some(5.0 * 4096.0));
-        assert_eq!(sockets(text, "TCP6: inuse 100\n"), 104);
+        assert_eq!(value(&out, "watchpost.tcp.memory", &[]), Some(5.0 * procfs::page_size() as f64));
+        assert_eq!(sockets(text, "TCP6: inuse 100\n"), 101);
         assert_eq!(sockets("", ""), 0);
     }
 

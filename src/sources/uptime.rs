@@ -43,9 +43,9 @@ mod tests {
     #[test]
     fn the_boot_and_the_time_since_make_now() {
         let (now, mut out) = (Now::read(), Vec::new());
-        Uptime.sample(now, &mut out).unwrap();
-        let sum =
-            value(&out, "system.uptime", &[]).unwrap() + value(&out, "watchpost.boot_time", &[]).unwrap();
+        Uptime.sample(now, &mut out).expect("of this host");
+        let sum = value(&out, "system.uptime", &[]).expect("of this host")
+            + value(&out, "watchpost.boot_time", &[]).expect("of this host");
         assert!((sum - now.wall as f64 / 1000.0).abs() < 60.0, "{sum}");
     }
 }

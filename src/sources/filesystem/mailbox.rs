@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock::Now;
+
 /// A healthy filesystem answers in microseconds; this is how long [`Mailbox::ask`] waits for
 /// answers, so that values are of this sample and not of the one before.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_millis(10);
 /// A mount that has not answered for this long hangs.
 const HUNG_AFTER: Duration = Duration::from_secs(5);
-/// Threads that may wait for mounts at once. Beyond it mounts are not asked; they keep what they told
-/// last, and hang once that is too old.
-const THREADS_MAX: usize = 64;
+/// Threads that may wait for mounts at once. Beyond it mounts are not asked and nothing is told of them.
+pub(super) const THREADS_MAX: usize = 32;
 /// statvfs needs no more, and a blocked thread should cost little.
 const STACK_BYTES: usize = 64 << 10;
 
@@ -95,7 +96,11 @@ impl Mailbox {
         let mut waited_for = Vec::new();
         for point in points {
             let slot = slots.entry(point.to_path_buf()).or_default();
-            if slot.open_since.is_some() || open >= THREADS_MAX {
+            if slot.open_since.is_some() {
+                continue;
+            }
+            if open >= THREADS_MAX {
+                slot.latest = None;
                 continue;
             }
             if !self.spawn(point.to_path_buf()) {
@@ -129,14 +134,14 @@ impl Mailbox {
     fn spawn(&self, point: PathBuf) -> bool {
         let (ask, shared) = (Arc::clone(&self.ask), Arc::clone(&self.shared));
         let question = move || {
-            let began = Instant::now();
+            let began = Now::read();
             let answer = ask(&point).map_or(Answer::Failed, Answer::Known);
             let mut slots = shared.lock();
             if let Some(slot) = slots.get_mut(&point) {
                 slot.open_since = None;
                 slot.latest = Some(answer);
                 // One that answers in time again is waited for again.
-                slot.was_late = began.elapsed() > ANSWER_WAIT;
+                slot.was_late = Now::read().since(began.monotonic) > ANSWER_WAIT;
             }
             drop(slots);
             shared.answered.notify_all();
@@ -203,7 +208,7 @@ mod tests {
     #[test]
     fn threads_that_wait_are_bounded() {
         let gate = Arc::new(Mutex::new(()));
-        let closed = gate.lock().unwrap();
+        let closed = gate.lock().expect("the gate");
         let held = Arc::clone(&gate);
         let mut mailbox = Mailbox::new(Arc::new(move |_: &Path| {
             drop(held.lock());
@@ -214,6 +219,7 @@ mod tests {
         for _ in 0..3 {
             mailbox.ask(&points, Instant::now());
             assert_eq!(mailbox.outstanding(), THREADS_MAX);
+            assert_eq!(mailbox.answer(points[THREADS_MAX], Instant::now()), Answer::Pending);
         }
         drop(closed);
         settled(&mailbox);

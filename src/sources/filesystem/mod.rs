@@ -92,6 +92,12 @@ static FAILED: Metric = Metric::gauge(
     "1 if the filesystem answered with an error; else 0",
 )
 .by(ATTRIBUTES, LABELS);
+static LEFT_OUT: Metric = Metric::gauge(
+    "watchpost.filesystem.left_out",
+    "{filesystem}",
+    "watchpost_filesystem_left_out",
+    "Filesystems that are not told of since there are too many",
+);
 
 pub(super) static SPEC: Spec = Spec {
     name: "filesystem",
@@ -106,6 +112,7 @@ pub(super) static SPEC: Spec = Spec {
         &READ_ONLY,
         &HUNG,
         &FAILED,
+        &LEFT_OUT,
     ],
     make: || Box::new(Filesystem { mailbox: Mailbox::new(Arc::new(statvfs)) }),
 };
@@ -116,10 +123,11 @@ struct Filesystem {
 
 impl Source for Filesystem {
     fn sample(&mut self, now: Now, out: &mut Vec<Reading>) -> Result<(), SourceError> {
-        let mounts = mounts::parse(&proc_file::read(MOUNTS_PATH)?);
+        let (mounts, left_out) = mounts::parse(&proc_file::read(MOUNTS_PATH)?);
         if mounts.is_empty() {
             return Err(SourceError::NotAvailable("no filesystem of this host is on a device".to_owned()));
         }
+        out.push(Reading::new(&LEFT_OUT, [], left_out as f64));
         self.push_all(&mounts, now, out);
         Ok(())
     }
@@ -191,6 +199,8 @@ mod tests {
     use super::*;
     use crate::sources::tests::value;
 
+    /// Far longer than a sample may take; a test that waits as long has failed.
+    const PATIENCE: Duration = Duration::from_secs(10);
     const SPACE: Space =
         Space { size_bytes: 1000, free_bytes: 300, available_bytes: 250, inodes: 10, inodes_free: 4 };
 
@@ -213,7 +223,7 @@ mod tests {
     fn the_states_sum_to_the_size_and_the_share_is_that_of_df() {
         let mut out = Vec::new();
         push(&mount("/ro"), &Answer::Known(SPACE), &mut out);
-        let usage = |state| value(&out, "system.filesystem.usage", &at("/ro", state)).unwrap();
+        let usage = |state| value(&out, "system.filesystem.usage", &at("/ro", state)).expect("told");
         assert_eq!((usage("used"), usage("free"), usage("reserved")), (700.0, 250.0, 50.0));
         assert_eq!(value(&out, "system.filesystem.utilization", &at("/ro", "")), Some(0.7368));
         assert_eq!(value(&out, "watchpost.filesystem.inode.utilization", &at("/ro", "")), Some(0.6));
@@ -230,7 +240,7 @@ mod tests {
         let held = Mutex::new(held);
         let ask = move |point: &Path| {
             if point == Path::new("/hangs") {
-                held.lock().unwrap().recv().map_err(std::io::Error::other)?;
+                held.lock().expect("one holder").recv_timeout(PATIENCE).map_err(std::io::Error::other)?;
             }
             Ok(SPACE)
         };
@@ -245,12 +255,12 @@ mod tests {
             assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
             let tells = |point| {
                 let hung = value(&out, "watchpost.filesystem.hung", &at(point, ""));
-                (hung.unwrap() == 1.0, value(&out, "system.filesystem.limit", &at(point, "")))
+                (hung.expect("told") == 1.0, value(&out, "system.filesystem.limit", &at(point, "")))
             };
             (tells("/hangs"), tells("/"), source.mailbox.outstanding())
         };
         let until = |condition: &mut dyn FnMut() -> bool| {
-            let deadline = Instant::now() + Duration::from_secs(10);
+            let deadline = Instant::now() + PATIENCE;
             while !condition() {
                 assert!(Instant::now() < deadline, "did not come about");
                 std::thread::yield_now();
@@ -265,7 +275,7 @@ mod tests {
             assert!(outstanding <= 2, "{outstanding} threads wait for two mounts");
         }
         // It answers again: its value is back. A value that it told before is withheld when it hangs anew.
-        release.send(()).unwrap();
+        release.send(()).expect("the question waits");
         until(&mut || sample(50).0 == (false, Some(1000.0)));
         until(&mut || sample(60).2 == 1);
         assert_eq!(sample(70).0, (true, None));

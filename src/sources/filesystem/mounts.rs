@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use procfs::process::MountInfo;
 
-/// Mounts beyond this are left out: each costs a thread for a moment at every sample.
-const MOUNTS_MAX: usize = 64;
+/// Mounts beyond this are left out, those with the longest paths first: each costs a thread for a
+/// moment at every sample, and all may be asked at once.
+const MOUNTS_MAX: usize = super::mailbox::THREADS_MAX;
 
 /// Types that hold no files of their own on a device: the kernel's interfaces; memory (tmpfs, which
 /// counts as memory already); images that are full by nature; triggers that a look would mount.
@@ -68,11 +69,12 @@ pub(super) struct Mount {
     pub(super) is_read_only: bool,
 }
 
-/// The mounts in the text of `mountinfo`, in its order. A line that cannot be read is left out.
+/// The mounts in the text of `mountinfo`, the shortest path first, and how many were left out for
+/// their number. A line that cannot be read is left out.
 ///
 /// A device that is mounted several times (bind mounts, containers' volumes) is told by its shortest
 /// path. Where one mount hides another, the later one is seen.
-pub(super) fn parse(text: &str) -> Vec<Mount> {
+pub(super) fn parse(text: &str) -> (Vec<Mount>, usize) {
     let lines = text.lines().filter_map(|line| MountInfo::from_line(line).ok());
     let mut by_point: HashMap<String, usize> = HashMap::new();
     let mut seen: Vec<(MountInfo, String)> = Vec::new();
@@ -91,8 +93,9 @@ pub(super) fn parse(text: &str) -> Vec<Mount> {
     seen.sort_by_key(|(_, point)| point.len()); // stable: of equal lengths the first stays first
     let mut devices = HashSet::new();
     seen.retain(|(info, _)| devices.insert(info.majmin.clone()));
+    let left_out = seen.len().saturating_sub(MOUNTS_MAX);
     seen.truncate(MOUNTS_MAX);
-    seen.into_iter().map(|(info, point)| mount(info, point)).collect()
+    (seen.into_iter().map(|(info, point)| mount(info, point)).collect(), left_out)
 }
 
 fn mount(info: MountInfo, point: String) -> Mount {
@@ -110,7 +113,7 @@ fn is_told(kind: &str, point: &str) -> bool {
     let is_within = |place: &&str| {
         point.strip_prefix(*place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    !PSEUDO_TYPES.contains(&kind) && !PSEUDO_PLACES.iter().any(|place| is_within(place))
+    !PSEUDO_TYPES.contains(&kind) && !PSEUDO_PLACES.iter().any(is_within)
 }
 
 /// The kernel writes a space, tab, newline or backslash as `\` and three octal digits.
@@ -124,7 +127,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &[(&str, &str, &str, bool)]) {
-        let got = parse(text);
+        let (got, _) = parse(text);
         let got: Vec<_> = got
             .iter()
             .map(|m| (m.device.as_str(), m.point.as_str(), m.kind.as_str(), m.is_read_only))
@@ -174,6 +177,7 @@ this is no line of a mountinfo
     #[test]
     fn a_host_with_very_many_mounts_is_bounded() {
         let lines = (0..500).map(|n| format!("{n} 0 8:{n} / /m{n} rw - ext4 /dev/x{n} rw\n"));
-        assert_eq!(parse(&lines.collect::<String>()).len(), MOUNTS_MAX);
+        let (mounts, left_out) = parse(&lines.collect::<String>());
+        assert_eq!((mounts.len(), left_out), (MOUNTS_MAX, 500 - MOUNTS_MAX));
     }
 }
