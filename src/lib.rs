@@ -11,6 +11,7 @@ pub mod batch;
 pub mod follow;
 
 pub mod ship;
+pub mod sources;
 
 pub mod config;
 

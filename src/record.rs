@@ -85,10 +85,49 @@ pub struct Metric {
     pub attributes: &'static [&'static str],
     /// The name on `/metrics`: node_exporter's where it has one.
     pub prometheus: &'static str,
-    /// Label names on `/metrics`, one for each attribute, in the same order.
+    /// Label names on `/metrics`, one for each attribute, in the same order. The empty label marks
+    /// the attribute whose value chooses the name, see [`Metric::prometheus_by_value`].
     pub labels: &'static [&'static str],
+    /// Where `/metrics` by custom has a name for each value of one attribute (node_exporter's
+    /// `receive` and `transmit`): the values with their names. Empty for most metrics.
+    pub prometheus_by_value: &'static [(&'static str, &'static str)],
     /// One sentence, without a full stop.
     pub help: &'static str,
+}
+
+impl Metric {
+    /// A counter without attributes.
+    pub const fn counter(
+        name: &'static str,
+        unit: &'static str,
+        prometheus: &'static str,
+        help: &'static str,
+    ) -> Metric {
+        let kind = MetricKind::Counter;
+        Metric { name, unit, kind, attributes: &[], prometheus, labels: &[], prometheus_by_value: &[], help }
+    }
+
+    /// A gauge without attributes.
+    pub const fn gauge(
+        name: &'static str,
+        unit: &'static str,
+        prometheus: &'static str,
+        help: &'static str,
+    ) -> Metric {
+        Metric { kind: MetricKind::Gauge, ..Metric::counter(name, unit, prometheus, help) }
+    }
+
+    /// The same metric with attributes and their labels. A count that differs does not compile
+    /// where the metric is a `static`.
+    pub const fn by(self, attributes: &'static [&'static str], labels: &'static [&'static str]) -> Metric {
+        assert!(attributes.len() == labels.len(), "one label for each attribute");
+        Metric { attributes, labels, ..self }
+    }
+
+    /// The same metric with a name on `/metrics` for each value of the attribute whose label is `""`.
+    pub const fn named_by_value(self, names: &'static [(&'static str, &'static str)]) -> Metric {
+        Metric { prometheus_by_value: names, ..self }
+    }
 }
 
 /// One value of one metric at the moment of a sample.
@@ -107,6 +146,34 @@ impl Reading {
     pub fn new<const N: usize>(metric: &'static Metric, attributes: [&str; N], value: f64) -> Reading {
         debug_assert_eq!(metric.attributes.len(), N, "{} needs its attributes", metric.name);
         Reading { metric, attributes: attributes.iter().map(|a| (*a).to_owned()).collect(), value }
+    }
+
+    /// The reading's name on `/metrics`: the metric's, or the one that an attribute's value chooses.
+    pub fn prometheus_name(&self) -> &'static str {
+        self.name_by_value().unwrap_or(self.metric.prometheus)
+    }
+
+    /// Label names and values on `/metrics`, not yet escaped. An attribute that chose the name has
+    /// none; one that should have, but whose value has no name, keeps its own name as the label.
+    pub fn prometheus_labels(&self) -> Vec<(String, &str)> {
+        let is_in_name = self.name_by_value().is_some();
+        let metric = self.metric;
+        let names = metric.labels.iter().zip(metric.attributes);
+        let pairs = names.zip(&self.attributes).filter_map(|((label, attribute), value)| {
+            match (label.is_empty(), is_in_name) {
+                (false, _) => Some(((*label).to_owned(), value.as_str())),
+                (true, true) => None,
+                (true, false) => Some((attribute.replace('.', "_"), value.as_str())),
+            }
+        });
+        pairs.collect()
+    }
+
+    fn name_by_value(&self) -> Option<&'static str> {
+        let chooser = self.metric.labels.iter().position(|label| label.is_empty())?;
+        let value = self.attributes.get(chooser)?;
+        let names = self.metric.prometheus_by_value;
+        names.iter().find(|(of, _)| of == value).map(|(_, name)| *name)
     }
 }
 
@@ -176,4 +243,26 @@ pub struct Loss {
     pub lines: u64,
     /// Bytes of log, or of batches.
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Metric, Reading};
+
+    static BYTES: Metric = Metric::counter("net.io", "By", "net_bytes_total", "Bytes")
+        .by(&["if", "io.direction"], &["device", ""])
+        .named_by_value(&[("receive", "net_receive_bytes_total")]);
+
+    fn check(direction: &str, name: &str, labels: &[(&str, &str)]) {
+        let reading = Reading::new(&BYTES, ["eth0", direction], 1.0);
+        let got = reading.prometheus_labels();
+        assert_eq!(reading.prometheus_name(), name);
+        assert_eq!(got.iter().map(|(l, v)| (l.as_str(), *v)).collect::<Vec<_>>(), labels);
+    }
+
+    #[test]
+    fn a_value_chooses_the_name_or_stays_a_label() {
+        check("receive", "net_receive_bytes_total", &[("device", "eth0")]);
+        check("sideways", "net_bytes_total", &[("device", "eth0"), ("io_direction", "sideways")]);
+    }
 }
