@@ -1,0 +1,185 @@
+//! What becomes of one line: parsed, counted, filtered, masked, and put into the batch.
+//!
+//! Invariant: a line is counted in the same step in which it goes into the batch (or is filtered), so the two
+//! never disagree, whatever the batch does next.
+
+use watchpost_parsers::{AccessLine, Format, Parser, route};
+
+use super::ledger::Account;
+use super::plan::{LogPlan, Reading};
+use crate::batch::redact::Redactor;
+use crate::batch::{Added, Builder, line};
+use crate::config::{Redact, ShipLines};
+use crate::follow::{Flow, Line, identity};
+use crate::record::EpochMs;
+use crate::window::{Request, Windows};
+
+/// First status that counts as an error for `WATCHPOST_SHIP_LINES=errors`.
+const FIRST_ERROR_STATUS: u16 = 400;
+
+/// Parses the lines of one file.
+#[derive(Debug)]
+pub struct Reader {
+    parsers: Parsers,
+    vhost: Option<Vec<u8>>,
+    route: Vec<u8>,
+    /// Lines of this file that did not parse, since this start.
+    pub unparsed: u64,
+    /// Whether the file was read to its end at the last turn.
+    pub caught_up: bool,
+}
+
+#[derive(Debug)]
+enum Parsers {
+    /// One known format.
+    One(Parser),
+    /// Lines that begin with a brace are JSON, others combined.
+    Detect { combined: Parser, json: Parser },
+}
+
+impl Reader {
+    /// A reader for the files of a plan.
+    pub fn new(plan: &LogPlan) -> Reader {
+        let parsers = match &plan.reading {
+            Reading::Format(format) => Parsers::One(Parser::new(format.clone())),
+            Reading::Detect => Parsers::Detect {
+                combined: Parser::new(Format::combined()),
+                json: Parser::new(Format::json()),
+            },
+        };
+        Reader { parsers, vhost: plan.vhost.clone(), route: Vec::new(), unparsed: 0, caught_up: false }
+    }
+
+    fn parser(&mut self, line: &[u8]) -> &mut Parser {
+        match &mut self.parsers {
+            Parsers::One(parser) => parser,
+            Parsers::Detect { combined, json } => {
+                if line.trim_ascii_start().first() == Some(&b'{') { json } else { combined }
+            }
+        }
+    }
+}
+
+/// Which lines are shipped, and how they are made presentable.
+#[derive(Debug)]
+pub struct Shipping {
+    which: ShipLines,
+    redactor: Option<Redactor>,
+    record_bytes_max: usize,
+    masked: Vec<u8>,
+}
+
+impl Shipping {
+    /// Ships `which` lines in records of at most `record_bytes_max` bytes.
+    pub fn new(which: ShipLines, redact: &Redact, record_bytes_max: u32) -> Shipping {
+        let redactor = match redact {
+            Redact::Off => None,
+            Redact::On { extra } => Some(Redactor::new(extra)),
+        };
+        // One byte of the limit is the newline behind the record.
+        Shipping { which, redactor, record_bytes_max: record_bytes_max as usize - 1, masked: Vec::new() }
+    }
+
+    /// Whether a line goes out. Lines that did not parse are as interesting as errors. A sample is drawn
+    /// by a hash of the line and its place, so that reading it again after a crash decides the same.
+    fn wants(&self, parsed: Option<&AccessLine<'_>>, line: &Line<'_>) -> bool {
+        let error = || {
+            parsed.is_none_or(|parsed| parsed.status.is_some_and(|status| status >= FIRST_ERROR_STATUS))
+        };
+        match self.which {
+            ShipLines::All => true,
+            ShipLines::None => false,
+            ShipLines::Errors => error(),
+            ShipLines::Sample(share) => {
+                let drawn = identity::hash(line.bytes) ^ line.offset.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                let unit = (drawn.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 11) as f64 / (1u64 << 53) as f64;
+                error() || unit < share
+            }
+        }
+    }
+}
+
+/// Where lines go.
+pub struct Sink<'a> {
+    /// The account of lines.
+    pub account: &'a mut Account,
+    /// The counts of requests.
+    pub windows: &'a mut Windows,
+    /// The open batch of lines.
+    pub builder: &'a mut Builder,
+    /// What is shipped.
+    pub shipping: &'a mut Shipping,
+    /// Number of the file in the windows.
+    pub file: u32,
+    /// When the lines are read, by the wall clock.
+    pub read_at: EpochMs,
+}
+
+impl Sink<'_> {
+    /// Takes one line, or refuses it because the batch is full; a refused line was not counted.
+    pub fn take(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
+        let Reader { vhost, route: route_text, .. } = reader;
+        let (vhost, mut route_text) = (vhost.take(), std::mem::take(route_text));
+        let result = reader.parser(line.bytes).parse(line.bytes);
+        let flow = self.take_parsed(&result, vhost.as_deref(), &mut route_text, &line);
+        let unparsed = result.is_err() && flow != Flow::Refuse;
+        reader.unparsed += u64::from(unparsed);
+        reader.vhost = vhost;
+        reader.route = route_text;
+        flow
+    }
+
+    fn take_parsed(
+        &mut self,
+        result: &Result<AccessLine<'_>, watchpost_parsers::Unparsed>,
+        vhost: Option<&[u8]>,
+        route_text: &mut Vec<u8>,
+        line: &Line<'_>,
+    ) -> Flow {
+        let parsed = result.as_ref().ok();
+        let time_ms = parsed.and_then(|parsed| parsed.time_ms);
+        let wanted = self.shipping.wants(parsed, line);
+        if wanted && self.add(line, time_ms.unwrap_or(self.read_at)) != Added::Yes {
+            return Flow::Refuse;
+        }
+        self.account.read_line();
+        self.account.filtered += u64::from(!wanted);
+        self.account.cut += u64::from(wanted && line.cut);
+        match result {
+            Ok(parsed) => {
+                route_text.clear();
+                route::route(parsed.method, parsed.target, route_text);
+                let request = Request {
+                    time_ms,
+                    status: parsed.status.unwrap_or(0),
+                    bytes_sent: parsed.bytes_sent.unwrap_or(0),
+                    request_time_ms: parsed.request_time_ms,
+                    vhost: parsed.vhost.or(vhost),
+                    route: route_text,
+                };
+                self.windows.observe(self.file, self.read_at, &request);
+            }
+            Err(reason) => {
+                self.account.unparsed_line(reason.name());
+                self.windows.observe_unparsed(self.read_at);
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Puts the line into the batch, masked where it must be.
+    fn add(&mut self, line: &Line<'_>, timestamp: EpochMs) -> Added {
+        let shipping = &mut *self.shipping;
+        let masked = shipping.redactor.as_ref().and_then(|redactor| redactor.mask(line.bytes, &mut shipping.masked));
+        let redacted = masked.is_some();
+        let text = masked.unwrap_or(line.bytes);
+        let original_bytes = line.cut.then_some(line.length);
+        let marks = line::Marks { original_bytes, partial: line.partial };
+        let record_bytes_max = shipping.record_bytes_max;
+        let added =
+            self.builder.add(1, |out| line::write(out, timestamp, text, marks, record_bytes_max));
+        assert!(added != Added::TooLarge, "a record is cut to fit a batch of its own");
+        self.account.redacted += u64::from(redacted && added == Added::Yes);
+        added
+    }
+}
