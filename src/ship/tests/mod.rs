@@ -99,7 +99,8 @@ impl Rig {
                 self.rung.notified().await;
             }
         };
-        tokio::time::timeout(DEADLINE, waiting).await.expect("a verdict within the deadline")
+        let judged = tokio::time::timeout(DEADLINE, waiting).await;
+        judged.unwrap_or_else(|_| panic!("no verdict on {seq} within the deadline: {:?}", self.status()))
     }
 
     fn status(&self) -> DeliveryStatus {
