@@ -166,7 +166,9 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, shared: &Shared
     let length = content_length(&head);
     while body.len() < length {
         let mut buffer = [0; 4096];
-        match stream.read(&mut buffer).await {
+        // Not a byte more: after an early answer the next request may follow at once.
+        let room = buffer.len().min(length - body.len());
+        match stream.read(&mut buffer[..room]).await {
             Ok(0) | Err(_) => return Next::Close,
             Ok(read) => body.extend_from_slice(&buffer[..read]),
         }

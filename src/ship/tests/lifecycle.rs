@@ -9,15 +9,13 @@ use super::*;
 async fn the_state_follows_what_happens() {
     let busy = answer(503, "Retry-After: 1\r\n", "");
     let server = FaultServer::start(vec![busy, Play::AnswerAndHang(String::new())]).await;
-    let mut slow = options(&server.url());
-    slow.limits.request_timeout = DEADLINE;
     let rung = Arc::new(Notify::new());
     let bell = Arc::clone(&rung);
     let mailbox = Arc::new(Mailbox::new(Box::new(move || bell.notify_one())));
     let state = || mailbox.delivery(Instant::now()).state;
     assert_eq!(state(), DeliveryState::Off);
     let (stop, stopping) = watch::channel(false);
-    let task = tokio::spawn(run(slow, Arc::clone(&mailbox), stopping, 1));
+    let task = tokio::spawn(run(options(&server.url()), Arc::clone(&mailbox), stopping, 1));
     until(|| state() == DeliveryState::Idle).await;
     mailbox.offer(outgoing(1)).expect("the mailbox is free");
     until(|| state() == DeliveryState::Retrying).await;
@@ -58,7 +56,7 @@ async fn a_stop_lets_a_quick_request_end_and_abandons_a_slow_one() {
     ] {
         let server = FaultServer::start(vec![play]).await;
         let mut options = options(&server.url());
-        options.limits.request_timeout = DEADLINE;
+        options.limits.answer_body_timeout = BODY_TIMEOUT;
         options.stop_grace = grace;
         let rig = Rig::start(options);
         rig.mailbox.offer(outgoing(1)).expect("the mailbox is free");
@@ -118,7 +116,7 @@ async fn the_check_explains_without_sending_data() {
     }
     let server = FaultServer::start(vec![Play::ResetAtAccept, Play::HangAtAccept]).await;
     let reset = check_with(&options(&server.url())).await.expect_err("it was reset");
-    let hung = check_with(&options(&server.url())).await.expect_err("it hung");
+    let hung = check_with(&hasty(&server.url())).await.expect_err("it hung");
     assert!(!reset.contains(CANARY) && hung == "no answer within 0.4 s", "{reset} {hung}");
     assert_eq!(server.plays_left(), 0);
     let no_address = check_destination(&Secret::new(CANARY)).await.expect_err("it is no address");

@@ -45,8 +45,6 @@ fn signed(authority: &Authority) -> impl FnOnce(CertificateParams, &KeyPair) -> 
 
 async fn is_refused(server: FaultServer, trusted: Option<&Authority>, words: &str) {
     let mut options = options(&server.url());
-    options.limits.connect_timeout = DEADLINE;
-    options.limits.request_timeout = DEADLINE;
     options.extra_roots_der = trusted.iter().map(|authority| authority.der.clone()).collect();
     let rig = Rig::start(options);
     rig.mailbox.offer(outgoing(1)).expect("the mailbox is free");
@@ -64,8 +62,6 @@ async fn a_certificate_of_a_trusted_authority_is_accepted() {
     let authority = authority("trusted");
     let server = server(signed(&authority)).await;
     let mut options = options(&server.url());
-    options.limits.connect_timeout = DEADLINE;
-    options.limits.request_timeout = DEADLINE;
     options.extra_roots_der = vec![authority.der.clone()];
     let rig = Rig::start(options);
     assert_eq!(rig.send(1).await, Verdict::Accepted { warning: None });
@@ -107,10 +103,7 @@ async fn expired_early_and_misnamed_certificates_are_refused() {
 #[tokio::test]
 async fn authorities_of_ssl_cert_file_are_trusted() {
     if let Ok(url) = std::env::var(CHILD_URL) {
-        let mut options = options(&url);
-        options.limits.connect_timeout = DEADLINE;
-        options.limits.request_timeout = DEADLINE;
-        let rig = Rig::start(options);
+        let rig = Rig::start(options(&url));
         assert_eq!(rig.send(1).await, Verdict::Accepted { warning: None });
         return;
     }
