@@ -5,3 +5,7 @@
 pub mod clock;
 pub mod record;
 pub mod secret;
+
+pub mod status;
+
+pub mod cli;
