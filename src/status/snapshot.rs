@@ -60,7 +60,7 @@ pub struct SourceStatus {
     pub ok: bool,
     /// Length of the last run in milliseconds.
     pub duration_ms: f64,
-    /// What the last failed run said, if it is the last run.
+    /// What went wrong when it last did; it may stay after a run that went well.
     pub last_error: Option<String>,
 }
 
