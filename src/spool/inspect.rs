@@ -8,9 +8,9 @@ use std::io;
 use crate::record::{EpochMs, Stream};
 
 use super::disk::Disk;
-use super::format::{DecodeError, Entry, Kind, SegmentHead, decode_checkpoint};
+use super::format::{BatchMeta, DecodeError, Entry, Kind, SegmentHead, decode_checkpoint};
 use super::recover::{bodies, read_body};
-use super::walk::{Step, Walker, segment_name, segment_number};
+use super::walk::{Record, Step, Walker, segment_name, segment_number};
 use super::{AgentId, BatchId, Labels, OpenError};
 
 /// What is known of a batch's delivery.
@@ -85,7 +85,7 @@ pub fn segments<D: Disk>(disk: &D) -> Result<Vec<SegmentView>, OpenError> {
     for (number, len) in numbers {
         views.push(log.segment(disk, number, len)?);
     }
-    log.judge(disk, &mut views).map_err(|e| OpenError::io("read the spool", e))?;
+    log.judge(&mut views);
     Ok(views)
 }
 
@@ -111,55 +111,63 @@ struct Log {
 impl Log {
     fn segment<D: Disk>(&mut self, disk: &D, number: u64, len: u64) -> Result<SegmentView, OpenError> {
         let mut view = SegmentView { name: segment_name(number), bytes: len, ..SegmentView::default() };
-        let failed = |error: io::Error| OpenError::io(format!("read {}", segment_name(number)), error);
         let mut walker = Walker::new(disk, number, 0, len, None);
         loop {
-            let record = match walker.step().map_err(failed)? {
-                Step::Record(record) => record,
-                Step::Damaged { bytes, .. } => {
-                    view.damaged_bytes += bytes;
-                    continue;
-                }
+            let failed = |error: io::Error| OpenError::io(format!("read {}", segment_name(number)), error);
+            match walker.step().map_err(failed)? {
+                Step::Record(record) => match self.record(disk, number, &record, &mut view) {
+                    Ok(()) => {}
+                    Err(DecodeError::Damaged) => view.damaged_bytes += record.header.record_len(),
+                    Err(DecodeError::Newer) => return Err(OpenError::NewerFormat { name: view.name }),
+                },
+                Step::Damaged { bytes, .. } => view.damaged_bytes += bytes,
                 Step::End => return Ok(view),
-            };
-            let read = match record.header.kind() {
-                Ok(Some(Kind::Segment)) => self.head(&record.head, &mut view),
-                Ok(Some(Kind::Checkpoint)) => decode_checkpoint(&record.head).map(|(prelude, state)| {
-                    (self.agent, self.settled) = (prelude.agent, prelude.settled);
-                    view.state_entries = state.len();
-                }),
-                Ok(Some(Kind::Entry)) => Entry::decode(&record.head).map(|entry| {
-                    self.settled = entry.settled;
-                    for (offset, meta) in bodies(record.offset, &record.header, &entry) {
-                        let intact = matches!(read_body(disk, number, offset, meta), Ok(Ok(_)));
-                        view.batches.push(BatchView {
-                            id: BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq },
-                            stream: meta.stream,
-                            labels: meta.labels.clone(),
-                            created_ms: meta.created_ms,
-                            lines: meta.lines,
-                            records: meta.records,
-                            raw_bytes: meta.raw_bytes,
-                            body_bytes: meta.body_len,
-                            state: if intact { BatchState::Pending } else { BatchState::Damaged },
-                            segment: number,
-                            body_offset: offset,
-                            body_crc: meta.body_crc,
-                        });
-                    }
-                }),
-                Ok(Some(Kind::Seal)) => {
-                    view.sealed = true;
-                    Ok(())
-                }
-                Ok(None) => Ok(()),
-                Err(error) => Err(error),
-            };
-            match read {
-                Err(DecodeError::Newer) => return Err(OpenError::NewerFormat { name: view.name }),
-                Err(DecodeError::Damaged) => view.damaged_bytes += record.header.record_len(),
-                Ok(()) => {}
             }
+        }
+    }
+
+    fn record<D: Disk>(
+        &mut self,
+        disk: &D,
+        number: u64,
+        record: &Record,
+        view: &mut SegmentView,
+    ) -> Result<(), DecodeError> {
+        match record.header.kind()? {
+            Some(Kind::Segment) => self.head(&record.head, view)?,
+            Some(Kind::Checkpoint) => {
+                let (prelude, state) = decode_checkpoint(&record.head)?;
+                (self.agent, self.settled) = (prelude.agent, prelude.settled);
+                view.state_entries = state.len();
+            }
+            Some(Kind::Entry) => {
+                let entry = Entry::decode(&record.head)?;
+                self.settled = entry.settled;
+                for (offset, meta) in bodies(record.offset, &record.header, &entry) {
+                    let intact = matches!(read_body(disk, number, offset, meta), Ok(Ok(_)));
+                    view.batches.push(self.batch(number, offset, meta, intact));
+                }
+            }
+            Some(Kind::Seal) => view.sealed = true,
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn batch(&self, segment: u64, body_offset: u64, meta: &BatchMeta, intact: bool) -> BatchView {
+        BatchView {
+            id: BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq },
+            stream: meta.stream,
+            labels: meta.labels.clone(),
+            created_ms: meta.created_ms,
+            lines: meta.lines,
+            records: meta.records,
+            raw_bytes: meta.raw_bytes,
+            body_bytes: meta.body_len,
+            state: if intact { BatchState::Pending } else { BatchState::Damaged },
+            segment,
+            body_offset,
+            body_crc: meta.body_crc,
         }
     }
 
@@ -172,13 +180,13 @@ impl Log {
     }
 
     /// Only the end of the log says what is settled, and which bytes of older segments count.
-    fn judge<D: Disk>(&self, _disk: &D, views: &mut [SegmentView]) -> io::Result<()> {
+    fn judge(&self, views: &mut [SegmentView]) {
         for view in views {
             if let (Some((newest, older)), Some(number)) = (&self.older, segment_number(&view.name))
                 && number < *newest
             {
                 let valid_len = older.iter().find(|(n, _)| *n == number).map_or(0, |(_, len)| *len);
-                view.batches.retain(|batch| batch.body_offset < valid_len);
+                view.batches.retain(|b| b.body_offset + u64::from(b.body_bytes) <= valid_len);
             }
             for batch in &mut view.batches {
                 if batch.id.seq <= self.settled {
@@ -186,6 +194,5 @@ impl Log {
                 }
             }
         }
-        Ok(())
     }
 }

@@ -25,12 +25,13 @@ mod settle;
 pub(crate) mod sim;
 mod space;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
 mod walk;
 mod words;
 mod write;
 
-pub use disk::{Disk, DirDisk, FileInfo};
+pub use disk::{DirDisk, Disk, FileInfo};
 pub use inspect::{BatchState, BatchView, SegmentView, batch_body, segments};
 pub use words::*;
 
@@ -243,8 +244,9 @@ impl<D: Disk> Spool<D> {
     pub fn status(&self) -> SpoolStatus {
         let totals = &self.next.totals;
         let reason = |code: &u8| LossReason::from_code(*code);
-        let oldest_queued =
-            || self.queue.iter().filter(|q| !q.salvage).find_map(|q| Some(q.entry.batches.first()?.created_ms));
+        let oldest_queued = || {
+            self.queue.iter().filter(|q| !q.salvage).find_map(|q| Some(q.entry.batches.first()?.created_ms))
+        };
         SpoolStatus {
             batches: self.held.batches + self.queued.batches,
             records: self.held.records + self.queued.records,
@@ -274,6 +276,10 @@ impl<D: Disk> Spool<D> {
     pub fn close(mut self, now: Now) -> Result<(), Degraded> {
         self.commit(now)?;
         self.seal();
+        if let Some((number, _)) = self.reserve.take() {
+            // One that stays is empty, and removed at the next start.
+            let _ = self.disk.unlink(&walk::segment_name(number));
+        }
         Ok(())
     }
 

@@ -90,12 +90,7 @@ impl<D: Disk> Spool<D> {
     /// # Errors
     /// [`SettleError::NotOldest`]; [`SettleError::Full`], also for parts that could never fit;
     /// [`SettleError::Degraded`].
-    pub fn split(
-        &mut self,
-        seq: u64,
-        parts: Vec<NewBatch>,
-        now: Now,
-    ) -> Result<Vec<BatchId>, SettleError> {
+    pub fn split(&mut self, seq: u64, parts: Vec<NewBatch>, now: Now) -> Result<Vec<BatchId>, SettleError> {
         let meta = self.front_at(seq)?;
         let bytes = ENTRY_OVERHEAD_BYTES + parts.iter().map(batch_record_bytes).sum::<u64>();
         let fits = parts.len() <= SPLIT_PARTS_MAX

@@ -104,6 +104,10 @@ impl SimDisk {
         state.fail_at.insert(number);
     }
 
+    pub(crate) fn fail_none(&self) {
+        self.0.borrow_mut().fail_at.clear();
+    }
+
     pub(crate) fn fail_all(&self, fail: bool) {
         self.0.borrow_mut().fail_all = fail;
     }

@@ -8,7 +8,7 @@
 //! for changes of the state, whose segments are recycled as soon as they have grown.
 
 use super::disk::Disk;
-use super::format::{BatchMeta, HEADER_BYTES};
+use super::format::BatchMeta;
 use super::{
     BODY_BYTES_MAX, BYTES_MAX_FLOOR, LABEL_BYTES_MAX, NewBatch, Options, Spool, UNCOMMITTED_BYTES_MAX,
 };
@@ -20,6 +20,8 @@ const META_BYTES: u64 = 72;
 /// The heads of a segment besides the state and the list of older segments; more than they take.
 const HEAD_OVERHEAD_BYTES: u64 = 1024;
 const OLDER_BYTES: u64 = 16;
+/// A seal may begin a block of its own.
+const SEAL_BYTES: u64 = BLOCK_BYTES;
 /// Files take whole blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
 /// The part of the cap that batches never take.
@@ -95,7 +97,7 @@ impl<D: Disk> Spool<D> {
                 return false;
             }
         }
-        let after = self.bytes_after(self.queue_bytes + bytes, batches > 0);
+        let after = self.bytes_after(self.queue_bytes + bytes, self.queued.batches + batches > 0);
         let state_room = if is_batch { self.options.bytes_max / STATE_ROOM_DIVISOR } else { 0 };
         after + self.promised_bytes(batches, state_bytes) + state_room <= self.options.bytes_max
     }
@@ -103,7 +105,7 @@ impl<D: Disk> Spool<D> {
     /// Bytes that must stay free for what is held and `batches` more, and for two heads.
     fn promised_bytes(&self, batches: u64, state_bytes: u64) -> u64 {
         let held = self.held.batches + self.queued.batches + batches;
-        2 * blocks(self.head_bytes(state_bytes)) + held * ENTRY_OVERHEAD_BYTES
+        2 * blocks(self.head_bytes(state_bytes)) + SEAL_BYTES + held * ENTRY_OVERHEAD_BYTES
     }
 
     fn head_bytes(&self, state_bytes: u64) -> u64 {

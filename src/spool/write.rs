@@ -52,7 +52,7 @@ impl<D: Disk> Spool<D> {
             }
             self.poison();
         }
-        if self.drop_settled_unwritten() {
+        if failure.as_ref().is_some_and(is_full) && self.drop_settled_unwritten() {
             match self.write(now) {
                 Ok(()) => return self.written(),
                 Err(error) => failure = Some(error),
@@ -201,6 +201,7 @@ impl<D: Disk> Spool<D> {
 
     /// Leaves the segment at hand for good, after a failed write or sync. What of it is not durable may
     /// still be read back from the system's cache, so it is cut off; the next segment's list says the same.
+    /// Where neither can be written the disk takes no writes at all, and nothing is built on those bytes.
     fn poison(&mut self) {
         let Some(mut current) = self.current.take() else { return };
         let Segment { number, valid_len, .. } = current.segment;
@@ -285,6 +286,10 @@ impl<D: Disk> Spool<D> {
             Err(_) => drop(self.disk.unlink(&name)),
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// The nonce of a segment: the run's randomness, spread by the number (SplitMix64's finalizer).
