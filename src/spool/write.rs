@@ -201,7 +201,8 @@ impl<D: Disk> Spool<D> {
 
     /// Leaves the segment at hand for good, after a failed write or sync. What of it is not durable may
     /// still be read back from the system's cache, so it is cut off; the next segment's list says the same.
-    /// Where neither can be written the disk takes no writes at all, and nothing is built on those bytes.
+    /// Known limit: where the cut fails too, no new segment can be had, and the process dies before the
+    /// disk works again, the next start takes those bytes for written.
     fn poison(&mut self) {
         let Some(mut current) = self.current.take() else { return };
         let Segment { number, valid_len, .. } = current.segment;
