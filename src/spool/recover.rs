@@ -1,0 +1,425 @@
+//! Reads a spool's segments after a start, clean or not.
+//!
+//! Owns: the verdict on every byte: valid, torn by a crash, or rotten. Must never: write to a segment.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::record::{Loss, LossReason};
+
+use super::disk::{Disk, FileInfo};
+use super::format::{
+    BatchMeta, DecodeError, Entry, Header, Kind, Prelude, SegmentHead, Totals, decode_checkpoint,
+};
+use super::walk::{Record, Step, Walker, read, segment_name, segment_number};
+use super::words::Sums;
+use super::{AgentId, DAMAGED_RANGES_MAX, DamagedRange, OpenError, Recovery, StateChange};
+
+/// Bytes that a key and a value take in a checkpoint besides their own.
+const CHANGE_OVERHEAD_BYTES: u64 = 9;
+
+/// Everything that the log says, as of one record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Image {
+    pub(super) tally: Tally,
+    pub(super) state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Bytes of the state in a checkpoint.
+    pub(super) state_bytes: u64,
+}
+
+/// The absolute numbers of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// The last batch put in.
+    pub(super) seq: u64,
+    /// Lines of all batches put in.
+    pub(super) lines: u64,
+    /// The last batch that needs no delivery any more, nor any before it.
+    pub(super) settled: u64,
+    pub(super) totals: Totals,
+}
+
+impl Image {
+    pub(super) fn change(&mut self, changes: Vec<StateChange>) {
+        for (key, value) in changes {
+            let key_bytes = key.len() as u64 + CHANGE_OVERHEAD_BYTES;
+            let (added, before) = match value {
+                Some(value) => (key_bytes + value.len() as u64, self.state.insert(key, value)),
+                None => (0, self.state.remove(&key)),
+            };
+            let removed = before.map_or(0, |before| key_bytes + before.len() as u64);
+            self.state_bytes = self.state_bytes + added - removed;
+        }
+    }
+}
+
+/// The most that changes can add to a checkpoint.
+pub(super) fn change_bytes(changes: &[StateChange]) -> u64 {
+    changes
+        .iter()
+        .filter_map(|(key, value)| Some(CHANGE_OVERHEAD_BYTES + (key.len() + value.as_ref()?.len()) as u64))
+        .sum()
+}
+
+/// A segment that is on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    /// Bytes from its start that count.
+    pub(super) valid_len: u64,
+    /// Bytes it takes on the disk.
+    pub(super) allocated: u64,
+    pub(super) nonce: Option<u64>,
+    /// The last batch in it; 0 for none.
+    pub(super) seq_last: u64,
+    /// Its batches are being written anew elsewhere; it goes once that is durable.
+    pub(super) salvaged: bool,
+}
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    pub(super) agent: Option<AgentId>,
+    pub(super) epoch: u64,
+    pub(super) image: Image,
+    pub(super) segments: Vec<Segment>,
+    pub(super) held: Sums,
+    /// Highest number of any segment file, used or not.
+    pub(super) number_max: u64,
+    /// Files that hold nothing: reserved segments, removed ones that came back, failed starts.
+    pub(super) stale: Vec<String>,
+    /// Batches to be written anew, since their segment could not be made durable.
+    pub(super) salvage: Vec<(BatchMeta, Vec<u8>)>,
+    pub(super) recovery: Recovery,
+    damaged_bytes: u64,
+    seq_seen: u64,
+}
+
+struct Found {
+    number: u64,
+    file: FileInfo,
+    head: Option<SegmentHead>,
+}
+
+/// Reads all segments. Only the last one is made durable on the way, nothing is changed.
+pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
+    let found = find(disk)?;
+    let newest = found.iter().rev().find_map(|found| found.head.clone());
+    let mut log = Recovered::default();
+    let mut first_seqs = Vec::new();
+    for Found { number, file, .. } in found {
+        log.number_max = number;
+        let valid = newest.as_ref().filter(|newest| number < newest.number).map(|newest| {
+            newest.older.iter().find(|(older, _)| *older == number).map_or(0, |(_, valid_len)| *valid_len)
+        });
+        if file.len == 0 || valid == Some(0) {
+            log.stale.push(file.name);
+            continue;
+        }
+        let valid_len = match valid {
+            Some(valid_len) => valid_len,
+            None => {
+                let end = durable_end(disk, number, file.len).map_err(|e| failed(&file.name, e))?;
+                log.recovery.torn_tail_bytes += file.len - end;
+                end
+            }
+        };
+        let mut segment = Segment {
+            number,
+            valid_len: valid_len.min(file.len),
+            allocated: file.allocated,
+            nonce: None,
+            seq_last: 0,
+            salvaged: valid.is_none(),
+        };
+        if valid_len > file.len {
+            log.damage(number, file.len, valid_len - file.len);
+        }
+        let seen_before = log.seq_seen;
+        log.fold(disk, &mut segment)?;
+        first_seqs.push(seen_before);
+        log.segments.push(segment);
+    }
+    log.count_held(disk, &first_seqs)?;
+    log.reconcile();
+    log.settle_suspects(disk)?;
+    log.recovery.segments = log.segments.len() as u64;
+    log.recovery.batches = log.held.batches;
+    log.recovery.lines = log.held.lines;
+    Ok(log)
+}
+
+/// All segments by number, each with its first record where that is whole.
+fn find<D: Disk>(disk: &D) -> Result<Vec<Found>, OpenError> {
+    let files = disk.list().map_err(|e| OpenError::io("list the spool", e))?;
+    let mut found = Vec::new();
+    for file in files {
+        let Some(number) = segment_number(&file.name) else { continue };
+        let step = Walker::new(disk, number, 0, file.len, None).step().map_err(|e| failed(&file.name, e))?;
+        let head = match step {
+            Step::Record(record) => match understood(&file.name, record.header.kind())? {
+                Some(Some(Kind::Segment)) => understood(&file.name, SegmentHead::decode(&record.head))?,
+                _ => None,
+            },
+            _ => None,
+        };
+        found.push(Found { number, file, head });
+    }
+    found.sort_by_key(|found| found.number);
+    Ok(found)
+}
+
+fn failed(name: &str, error: io::Error) -> OpenError {
+    OpenError::io(format!("read {name}"), error)
+}
+
+/// Newer is an error of its own; damage is not.
+fn understood<T>(name: &str, decoded: Result<T, DecodeError>) -> Result<Option<T>, OpenError> {
+    match decoded {
+        Ok(value) => Ok(Some(value)),
+        Err(DecodeError::Damaged) => Ok(None),
+        Err(DecodeError::Newer) => Err(OpenError::NewerFormat { name: name.to_owned() }),
+    }
+}
+
+/// Where the valid part of a segment ends that nobody has passed a verdict on: at the first damage
+/// that is not known to have been durable.
+fn durable_end<D: Disk>(disk: &D, number: u64, len: u64) -> io::Result<u64> {
+    let mut known = 0;
+    let mut walker = Walker::new(disk, number, 0, len, None);
+    loop {
+        match walker.step()? {
+            Step::Record(Record { header, .. }) => known = known.max(u64::from(header.durable_len)),
+            Step::Damaged { .. } => {}
+            Step::End => break,
+        }
+    }
+    let mut walker = Walker::new(disk, number, 0, len, None);
+    loop {
+        match walker.step()? {
+            Step::Record(record) if record.offset >= known && !bodies_intact(disk, number, &record)? => {
+                return Ok(record.offset);
+            }
+            Step::Damaged { offset, .. } if offset >= known => return Ok(offset),
+            Step::Record(_) | Step::Damaged { .. } => {}
+            Step::End => return Ok(walker.offset()),
+        }
+    }
+}
+
+fn bodies_intact<D: Disk>(disk: &D, number: u64, record: &Record) -> io::Result<bool> {
+    if record.header.kind() != Ok(Some(Kind::Entry)) {
+        return Ok(true);
+    }
+    let Ok(entry) = Entry::decode(&record.head) else { return Ok(true) };
+    for (offset, meta) in bodies(record.offset, &record.header, &entry) {
+        if read_body(disk, number, offset, meta)?.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The batches of an entry, each with the offset of its body in the segment.
+pub(super) fn bodies<'a>(
+    record_offset: u64,
+    header: &Header,
+    entry: &'a Entry,
+) -> impl Iterator<Item = (u64, &'a BatchMeta)> {
+    let start = record_offset + header.body_offset();
+    entry.batches.iter().scan(start, |offset, meta| {
+        let at = *offset;
+        *offset += u64::from(meta.body_len);
+        Some((at, meta))
+    })
+}
+
+/// A batch's body; the inner error holds what could be read of a damaged one.
+pub(super) fn read_body<D: Disk>(
+    disk: &D,
+    number: u64,
+    offset: u64,
+    meta: &BatchMeta,
+) -> io::Result<Result<Vec<u8>, Vec<u8>>> {
+    let body = read(disk, &segment_name(number), offset, u64::from(meta.body_len))?;
+    let intact = body.len() as u64 == u64::from(meta.body_len) && crc32fast::hash(&body) == meta.body_crc;
+    Ok(if intact { Ok(body) } else { Err(body) })
+}
+
+impl Recovered {
+    /// Replays one segment; the order of segments is the order of the log.
+    fn fold<D: Disk>(&mut self, disk: &D, segment: &mut Segment) -> Result<(), OpenError> {
+        let name = segment_name(segment.number);
+        let mut walker = Walker::new(disk, segment.number, 0, segment.valid_len, None);
+        loop {
+            match walker.step().map_err(|e| failed(&name, e))? {
+                Step::Record(record) => self.apply(&name, &record, segment)?,
+                Step::Damaged { offset, bytes } => self.damage(segment.number, offset, bytes),
+                Step::End => break,
+            }
+        }
+        segment.nonce = walker.nonce();
+        Ok(())
+    }
+
+    fn apply(&mut self, name: &str, record: &Record, segment: &mut Segment) -> Result<(), OpenError> {
+        let tally = &mut self.image.tally;
+        tally.seq = tally.seq.max(record.header.seq);
+        tally.lines = tally.lines.max(record.header.lines);
+        match understood(name, record.header.kind())?.flatten() {
+            Some(Kind::Segment) => {
+                if let Some(head) = understood(name, SegmentHead::decode(&record.head))? {
+                    self.prelude(head.prelude);
+                }
+            }
+            Some(Kind::Checkpoint) => {
+                if let Some((prelude, state)) = understood(name, decode_checkpoint(&record.head))? {
+                    self.prelude(prelude);
+                    self.image.state.clear();
+                    self.image.state_bytes = 0;
+                    self.image.change(state);
+                }
+            }
+            Some(Kind::Entry) => {
+                if let Some(entry) = understood(name, Entry::decode(&record.head))? {
+                    self.entry(entry, segment);
+                }
+            }
+            Some(Kind::Seal) | None => {}
+        }
+        Ok(())
+    }
+
+    fn prelude(&mut self, prelude: Prelude) {
+        self.agent = Some(prelude.agent);
+        self.epoch = self.epoch.max(prelude.epoch);
+        self.image.tally.settled = prelude.settled;
+        self.image.tally.totals = prelude.totals;
+    }
+
+    fn entry(&mut self, entry: Entry, segment: &mut Segment) {
+        self.image.tally.settled = entry.settled;
+        self.image.tally.totals = entry.totals;
+        for meta in &entry.batches {
+            self.epoch = self.epoch.max(meta.epoch);
+            // A batch written twice, since its first segment was in doubt, counts where it stands first.
+            if meta.seq > self.seq_seen {
+                self.seq_seen = meta.seq;
+                segment.seq_last = meta.seq;
+            }
+        }
+        self.image.change(entry.changes);
+    }
+
+    fn damage(&mut self, segment: u64, offset: u64, bytes: u64) {
+        self.damaged_bytes += bytes;
+        if self.recovery.damaged.len() < DAMAGED_RANGES_MAX {
+            self.recovery.damaged.push(DamagedRange { segment, offset, bytes });
+        }
+    }
+
+    /// Counts the batches that are still to be delivered; only now is it known which those are.
+    fn count_held<D: Disk>(&mut self, disk: &D, seen_before: &[u64]) -> Result<(), OpenError> {
+        let settled = self.image.tally.settled;
+        for (segment, seen_before) in self.segments.iter().zip(seen_before) {
+            if segment.seq_last <= settled {
+                continue;
+            }
+            let after = settled.max(*seen_before);
+            each_batch(disk, segment, after, |_, meta| {
+                self.held.add(meta.sums());
+                Ok(())
+            })
+            .map_err(|e| failed(&segment_name(segment.number), e))?;
+        }
+        Ok(())
+    }
+
+    /// What was put in and is neither delivered, lost, split nor held was damaged.
+    fn reconcile(&mut self) {
+        let Tally { seq, lines, totals, .. } = &mut self.image.tally;
+        let known_batches =
+            totals.delivered.batches + totals.dropped_batches + totals.split_batches + self.held.batches;
+        let known_lines = totals.delivered.lines + totals.dropped_lines + self.held.lines;
+        let batches = seq.saturating_sub(known_batches);
+        let loss = Loss { lines: lines.saturating_sub(known_lines), bytes: self.damaged_bytes };
+        if batches > 0 || loss.lines > 0 {
+            totals.drop_batches(LossReason::Corrupted, batches, loss);
+            self.recovery.lost.push((LossReason::Corrupted, loss));
+        }
+    }
+
+    /// What the last run wrote last may be in memory only: it is made durable before it is built upon.
+    /// Where that fails, its batches are read now and written anew, never trusted where they are.
+    fn settle_suspects<D: Disk>(&mut self, disk: &mut D) -> Result<(), OpenError> {
+        let settled = self.image.tally.settled;
+        for segment in &mut self.segments {
+            let name = segment_name(segment.number);
+            let suspect = std::mem::take(&mut segment.salvaged);
+            if !suspect || disk.sync(&name).is_ok() {
+                continue;
+            }
+            segment.salvaged = true;
+            self.recovery.salvaged = true;
+            let salvage = &mut self.salvage;
+            let number = segment.number;
+            let disk = &*disk;
+            each_batch(disk, segment, settled, |offset, meta| {
+                if let Ok(body) = read_body(disk, number, offset, &meta)? {
+                    salvage.push((meta, body));
+                }
+                Ok(())
+            })
+            .map_err(|e| failed(&name, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Calls `visit` with each batch of a segment after a number, and its body's offset.
+fn each_batch<D: Disk>(
+    disk: &D,
+    segment: &Segment,
+    after: u64,
+    mut visit: impl FnMut(u64, BatchMeta) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut last = after;
+    let mut walker = Walker::new(disk, segment.number, 0, segment.valid_len, segment.nonce);
+    loop {
+        match walker.step()? {
+            Step::Record(record) if record.header.kind() == Ok(Some(Kind::Entry)) => {
+                let Ok(entry) = Entry::decode(&record.head) else { continue };
+                for (offset, meta) in bodies(record.offset, &record.header, &entry) {
+                    if meta.seq > last {
+                        last = meta.seq;
+                        visit(offset, meta.clone())?;
+                    }
+                }
+            }
+            Step::Record(_) | Step::Damaged { .. } => {}
+            Step::End => return Ok(()),
+        }
+    }
+}
+
+impl BatchMeta {
+    pub(super) fn sums(&self) -> Sums {
+        Sums { batches: 1, records: u64::from(self.records), lines: self.lines }
+    }
+}
+
+impl Totals {
+    /// Counts batches that had been appended as lost.
+    pub(super) fn drop_batches(&mut self, reason: LossReason, batches: u64, loss: Loss) {
+        self.dropped_batches += batches;
+        self.dropped_lines += loss.lines;
+        self.lose(reason, loss);
+    }
+
+    /// Counts a loss.
+    pub(super) fn lose(&mut self, reason: LossReason, loss: Loss) {
+        let sum = self.lost.entry(reason.code()).or_default();
+        sum.lines = sum.lines.saturating_add(loss.lines);
+        sum.bytes = sum.bytes.saturating_add(loss.bytes);
+    }
+}

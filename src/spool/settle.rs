@@ -1,0 +1,202 @@
+//! The front of the log: the oldest batch, and what becomes of it.
+//!
+//! Owns: the order of delivery, which is the order of the numbers, and the count of every outcome.
+//! Must never: offer a batch that is not durable, or one whose bytes are not those that were appended.
+
+use std::io;
+
+use crate::clock::Now;
+use crate::record::{Loss, LossReason};
+
+use super::disk::Disk;
+use super::format::{BatchMeta, Entry, Kind};
+use super::recover::{bodies, read_body};
+use super::space::{ENTRY_OVERHEAD_BYTES, batch_record_bytes};
+use super::walk::{Step, Walker};
+use super::words::Sums;
+use super::{BatchId, NewBatch, PendingBatch, SPLIT_PARTS_MAX, SettleError, Spool};
+
+/// The oldest durable batch and where its body is.
+#[derive(Clone, Debug)]
+pub(super) struct Front {
+    segment: u64,
+    body_offset: u64,
+    pub(super) meta: BatchMeta,
+}
+
+impl<D: Disk> Spool<D> {
+    /// The oldest batch that is durable and not settled, with its body as it was appended. One that
+    /// turns out damaged is counted as lost, kept in quarantine and passed over.
+    ///
+    /// `None` also where it cannot be read just now, say for want of a file descriptor.
+    pub fn oldest(&mut self) -> Option<PendingBatch> {
+        loop {
+            self.seek().ok()?;
+            let Front { segment, body_offset, meta } = self.front.clone()?;
+            match read_body(&self.disk, segment, body_offset, &meta).ok()? {
+                Ok(body) => {
+                    return Some(PendingBatch {
+                        id: BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq },
+                        stream: meta.stream,
+                        labels: meta.labels,
+                        created_ms: meta.created_ms,
+                        lines: meta.lines,
+                        records: meta.records,
+                        raw_bytes: meta.raw_bytes,
+                        body,
+                    });
+                }
+                Err(damaged) => self.drop_front(&meta, LossReason::Corrupted, &damaged),
+            }
+        }
+    }
+
+    /// The batch was accepted. Durable on return, together with everything appended before.
+    ///
+    /// # Errors
+    /// [`SettleError::NotOldest`] or [`SettleError::Degraded`].
+    pub fn ack(&mut self, seq: u64, now: Now) -> Result<(), SettleError> {
+        let meta = self.front_at(seq)?;
+        self.leave_front(&meta);
+        let delivered = &mut self.next.totals.delivered;
+        delivered.batches += 1;
+        delivered.records += u64::from(meta.records);
+        delivered.lines += meta.lines;
+        delivered.bytes += u64::from(meta.body_len);
+        delivered.raw_bytes += u64::from(meta.raw_bytes);
+        self.queue_tally(true);
+        self.commit_settled(now)
+    }
+
+    /// The batch will never be delivered: it goes to quarantine and is counted.
+    ///
+    /// # Errors
+    /// [`SettleError::NotOldest`] or [`SettleError::Degraded`].
+    pub fn lose(&mut self, seq: u64, reason: LossReason, now: Now) -> Result<(), SettleError> {
+        let meta = self.front_at(seq)?;
+        let front = self.front.clone().expect("checked just now");
+        let body = match read_body(&self.disk, front.segment, front.body_offset, &meta) {
+            Ok(Ok(body) | Err(body)) => body,
+            Err(_) => Vec::new(),
+        };
+        self.drop_front(&meta, reason, &body);
+        self.commit_settled(now)
+    }
+
+    /// Puts smaller batches in the place of the oldest one, in one record: a crash leaves either it or
+    /// all of them. They are delivered after what already waits. Lines that are in none of them count
+    /// as lost, being too large.
+    ///
+    /// # Errors
+    /// [`SettleError::NotOldest`]; [`SettleError::Full`], also for parts that could never fit;
+    /// [`SettleError::Degraded`].
+    pub fn split(&mut self, seq: u64, parts: Vec<NewBatch>, now: Now) -> Result<Vec<BatchId>, SettleError> {
+        let meta = self.front_at(seq)?;
+        let bytes = ENTRY_OVERHEAD_BYTES + parts.iter().map(batch_record_bytes).sum::<u64>();
+        let fits = parts.len() <= SPLIT_PARTS_MAX
+            && parts.iter().map(|part| part.body.len() as u64).sum::<u64>() <= 2 * self.batch_bytes_max()
+            && parts.iter().all(|part| self.fits_ever(part));
+        if !fits || !self.admits(bytes, parts.len() as u64, self.state_bytes_after(&[]), false) {
+            return Err(SettleError::Full);
+        }
+        self.leave_front(&meta);
+        self.next.totals.split_batches += 1;
+        let lines: u64 = parts.iter().map(|part| part.lines).sum();
+        self.next.lines += lines.saturating_sub(meta.lines);
+        let missing = meta.lines.saturating_sub(lines);
+        if missing > 0 || parts.is_empty() {
+            let loss = Loss { lines: missing, bytes: 0 };
+            self.next.totals.drop_batches(LossReason::TooLarge, 0, loss);
+        }
+        let (mut batches, mut body) = (Vec::new(), Vec::new());
+        for part in parts {
+            let (meta, content) = self.number(part);
+            batches.push(meta);
+            body.extend(content);
+        }
+        let id = |meta: &BatchMeta| BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq };
+        let ids = batches.iter().map(id).collect();
+        self.push(batches, Vec::new(), body, bytes);
+        self.commit_settled(now)?;
+        Ok(ids)
+    }
+
+    fn commit_settled(&mut self, now: Now) -> Result<(), SettleError> {
+        let committed = self.commit(now);
+        self.advance();
+        Ok(committed?)
+    }
+
+    /// The oldest batch, if it is this one.
+    fn front_at(&mut self, seq: u64) -> Result<BatchMeta, SettleError> {
+        self.advance();
+        let meta = self.front.as_ref().map(|front| &front.meta).filter(|meta| meta.seq == seq);
+        meta.cloned().ok_or(SettleError::NotOldest { seq })
+    }
+
+    fn leave_front(&mut self, meta: &BatchMeta) {
+        self.held.subtract(meta.sums());
+        self.next.settled = meta.seq;
+        self.front = None;
+    }
+
+    fn drop_front(&mut self, meta: &BatchMeta, reason: LossReason, body: &[u8]) {
+        self.keep_batch(meta, reason, body);
+        self.leave_front(meta);
+        let loss = Loss { lines: meta.lines, bytes: u64::from(meta.body_len) };
+        self.next.totals.drop_batches(reason, 1, loss);
+        self.queue_tally(true);
+    }
+
+    /// Finds the front again; a failure is met by the next call that needs it.
+    pub(super) fn advance(&mut self) {
+        let _ = self.seek();
+    }
+
+    /// Finds the oldest durable batch after the settled ones, from where the last one was.
+    fn seek(&mut self) -> io::Result<()> {
+        if self.front.is_some() || self.held.batches == 0 {
+            return Ok(());
+        }
+        let settled = self.next.settled;
+        let current = self.current.as_ref().map(|current| &current.segment);
+        for segment in self.segments.iter().chain(current) {
+            let number = segment.number;
+            if number < self.cursor.0 || segment.seq_last <= settled {
+                continue;
+            }
+            let from = if number == self.cursor.0 { self.cursor.1 } else { 0 };
+            let mut walker = Walker::new(&self.disk, number, from, segment.valid_len, segment.nonce);
+            loop {
+                let record = match walker.step()? {
+                    Step::Record(record) => record,
+                    Step::Damaged { .. } => continue,
+                    Step::End => break,
+                };
+                if record.header.kind() != Ok(Some(Kind::Entry)) {
+                    continue;
+                }
+                let Ok(entry) = Entry::decode(&record.head) else { continue };
+                let found =
+                    bodies(record.offset, &record.header, &entry).find(|(_, meta)| meta.seq > settled);
+                if let Some((body_offset, meta)) = found {
+                    self.cursor = (number, record.offset);
+                    self.front = Some(Front { segment: number, body_offset, meta: meta.clone() });
+                    return Ok(());
+                }
+            }
+        }
+        self.miss_held();
+        Ok(())
+    }
+
+    /// Every segment was read to its end, yet batches should be left: their records were damaged since
+    /// they were written.
+    fn miss_held(&mut self) {
+        let Sums { batches, lines, .. } = std::mem::take(&mut self.held);
+        self.next.settled = self.durable.tally.seq;
+        let loss = Loss { lines, bytes: 0 };
+        self.next.totals.drop_batches(LossReason::Corrupted, batches, loss);
+        self.queue_tally(true);
+    }
+}

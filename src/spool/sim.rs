@@ -1,0 +1,310 @@
+//! A disk in memory that fails and crashes on command. For tests only.
+//!
+//! It keeps two images of every file and of the folder: what a process reads, and what a power cut
+//! leaves. A failed sync drops the data for good, yet lets it be read back, as Linux does.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::rc::Rc;
+
+use super::disk::{Disk, FileInfo};
+
+/// A page: the unit in which a power cut loses writes out of order.
+const PAGE_BYTES: usize = 512;
+
+#[derive(Clone, Debug, Default)]
+struct SimFile {
+    /// What a process reads.
+    seen: Vec<u8>,
+    /// What is on the platter.
+    durable: Vec<u8>,
+    /// From here on `seen` waits for a sync.
+    dirty_from: usize,
+    reserved: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    files: BTreeMap<u64, SimFile>,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    file_next: u64,
+    /// Calls that change something, counted.
+    calls: u64,
+    syncs: u64,
+    /// Calls that fail, by their number.
+    fail_at: BTreeSet<u64>,
+    fail_all: bool,
+    fail_syncs: bool,
+    sync_lies: bool,
+    capacity: Option<u64>,
+    free_bytes: Option<u64>,
+    peak_bytes: u64,
+}
+
+/// A handle; clones share the disk, so that a test keeps it over a crash.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SimDisk(Rc<RefCell<State>>);
+
+impl SimDisk {
+    /// A disk with the same content that goes its own way from here.
+    pub(crate) fn fork(&self) -> SimDisk {
+        SimDisk(Rc::new(RefCell::new(self.0.borrow().clone())))
+    }
+
+    /// The power goes: only what is durable stays, and any part of what was on its way.
+    pub(crate) fn crash(&self, random: &mut fastrand::Rng) {
+        let mut state = self.0.borrow_mut();
+        let mut names = state.durable_names.clone();
+        for (name, file) in state.names.clone() {
+            if !names.contains_key(&name) && random.bool() {
+                names.insert(name, file);
+            }
+        }
+        for name in state.durable_names.keys() {
+            if !state.names.contains_key(name) && random.bool() {
+                names.remove(name);
+            }
+        }
+        for file in state.files.values_mut() {
+            let tail = file.seen.len() - file.dirty_from.min(file.seen.len());
+            let kept = if tail == 0 { 0 } else { random.usize(0..=tail) };
+            let mut content = file.durable.clone();
+            if kept > 0 {
+                content.resize(file.dirty_from, 0);
+                for page in file.seen[file.dirty_from..file.dirty_from + kept].chunks(PAGE_BYTES) {
+                    let lost = random.u8(0..8) == 0;
+                    content.extend(page.iter().map(|byte| if lost { 0 } else { *byte }));
+                }
+            }
+            file.dirty_from = content.len();
+            file.seen = content.clone();
+            file.durable = content;
+        }
+        state.names = names.clone();
+        state.durable_names = names;
+        state.fail_at.clear();
+        (state.fail_all, state.fail_syncs) = (false, false);
+    }
+
+    /// Calls so far that change something.
+    pub(crate) fn calls(&self) -> u64 {
+        self.0.borrow().calls
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.0.borrow().syncs
+    }
+
+    /// Has one call fail, counted from the next one as 0.
+    pub(crate) fn fail_in(&self, calls: u64) {
+        let mut state = self.0.borrow_mut();
+        let number = state.calls + calls;
+        state.fail_at.insert(number);
+    }
+
+    pub(crate) fn fail_none(&self) {
+        self.0.borrow_mut().fail_at.clear();
+    }
+
+    pub(crate) fn fail_all(&self, fail: bool) {
+        self.0.borrow_mut().fail_all = fail;
+    }
+
+    pub(crate) fn fail_syncs(&self, fail: bool) {
+        self.0.borrow_mut().fail_syncs = fail;
+    }
+
+    /// A sync returns at once and does nothing: the negative control.
+    pub(crate) fn lie_about_syncs(&self) {
+        self.0.borrow_mut().sync_lies = true;
+    }
+
+    /// Writes that would take the disk beyond this fail with ENOSPC, after as much as fits.
+    pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
+        self.0.borrow_mut().capacity = bytes;
+    }
+
+    pub(crate) fn set_free_bytes(&self, bytes: Option<u64>) {
+        self.0.borrow_mut().free_bytes = bytes;
+    }
+
+    /// The most that all files took at any time.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.0.borrow().peak_bytes
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.borrow().names.keys().cloned().collect()
+    }
+
+    pub(crate) fn content(&self, name: &str) -> Vec<u8> {
+        let state = self.0.borrow();
+        state.files[&state.names[name]].seen.clone()
+    }
+
+    /// Puts a file in place, durable, with any content.
+    pub(crate) fn put(&self, name: &str, content: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let number = state.file_next;
+        state.file_next += 1;
+        let file = SimFile {
+            seen: content.to_vec(),
+            durable: content.to_vec(),
+            dirty_from: content.len(),
+            reserved: 0,
+        };
+        state.files.insert(number, file);
+        state.names.insert(name.to_owned(), number);
+        state.durable_names.insert(name.to_owned(), number);
+    }
+}
+
+impl State {
+    fn call(&mut self) -> io::Result<()> {
+        let number = self.calls;
+        self.calls += 1;
+        if self.fail_all || self.fail_at.remove(&number) { Err(device_error()) } else { Ok(()) }
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut SimFile> {
+        let number = self.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.files.get_mut(number).expect("every name has its file"))
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|number| self.files[number].allocated()).sum()
+    }
+
+    fn note_peak(&mut self) {
+        self.peak_bytes = self.peak_bytes.max(self.used());
+    }
+}
+
+impl SimFile {
+    fn allocated(&self) -> u64 {
+        (self.seen.len() as u64).next_multiple_of(4096).max(self.reserved)
+    }
+}
+
+fn device_error() -> io::Error {
+    rustix::io::Errno::IO.into()
+}
+
+impl Disk for SimDisk {
+    fn list(&self) -> io::Result<Vec<FileInfo>> {
+        let state = self.0.borrow();
+        let info = |(name, number): (&String, &u64)| {
+            let file = &state.files[number];
+            FileInfo { name: name.clone(), len: file.seen.len() as u64, allocated: file.allocated() }
+        };
+        Ok(state.names.iter().map(info).collect())
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.call()?;
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let number = state.file_next;
+        state.file_next += 1;
+        state.files.insert(number, SimFile::default());
+        state.names.insert(name.to_owned(), number);
+        Ok(())
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        let failed = state.call();
+        let used = state.used();
+        let capacity = state.capacity.unwrap_or(u64::MAX);
+        let file = state.file(name)?;
+        let before = file.allocated();
+        if failed.is_err() {
+            // A failed write may have written a part.
+            file.seen.extend_from_slice(&bytes[..bytes.len() / 2]);
+            return failed;
+        }
+        file.seen.extend_from_slice(bytes);
+        let excess = (used - before + file.allocated()).saturating_sub(capacity);
+        if excess > 0 {
+            let len = file.seen.len();
+            file.seen.truncate((len - bytes.len()).max(len.saturating_sub(excess as usize)));
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        state.note_peak();
+        Ok(())
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.syncs += 1;
+        let failed = if state.fail_syncs { Err(device_error()) } else { state.call() };
+        let lies = state.sync_lies;
+        let file = state.file(name)?;
+        if failed.is_ok() && !lies {
+            file.durable.resize(file.dirty_from, 0);
+            file.durable.extend_from_slice(&file.seen[file.dirty_from..]);
+        }
+        if !lies {
+            // After a failure too: the data counts as written, and no later sync tries it again.
+            file.dirty_from = file.seen.len();
+        }
+        failed
+    }
+
+    fn sync_dir(&mut self) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.syncs += 1;
+        state.call()?;
+        if !state.sync_lies {
+            state.durable_names = state.names.clone();
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.0.borrow_mut();
+        let file = state.file(name)?;
+        let from = (offset as usize).min(file.seen.len());
+        let count = buffer.len().min(file.seen.len() - from);
+        buffer[..count].copy_from_slice(&file.seen[from..from + count]);
+        Ok(count)
+    }
+
+    fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.call()?;
+        let file = state.file(name)?;
+        file.seen.truncate(len as usize);
+        file.durable.truncate(len as usize);
+        file.dirty_from = file.dirty_from.min(len as usize);
+        file.reserved = 0;
+        Ok(())
+    }
+
+    fn unlink(&mut self, name: &str) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.call()?;
+        state.names.remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into())
+    }
+
+    fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        let mut state = self.0.borrow_mut();
+        state.call()?;
+        if state.used() + bytes > state.capacity.unwrap_or(u64::MAX) {
+            return Err(rustix::io::Errno::NOSPC.into());
+        }
+        state.file(name)?.reserved = bytes;
+        state.note_peak();
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.0.borrow();
+        let free = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
+        Ok(state.free_bytes.unwrap_or(free))
+    }
+}

@@ -1,0 +1,153 @@
+//! Walks the records of one segment, over damaged bytes too.
+//!
+//! Owns: finding the next record where the row is broken. Must never: decide whether damage is a torn
+//! write or bit rot, or write anything.
+
+use std::io;
+
+use super::disk::Disk;
+use super::format::{ALIGN_BYTES, HEADER_BYTES, Header, MAGIC};
+
+/// A read that the device refuses is tried this often; then the bytes count as damaged.
+const READ_TRIES_MAX: usize = 3;
+/// Bytes read at once while looking for the next record.
+const SCAN_CHUNK_BYTES: u64 = 64 << 10;
+
+/// One record, its body left on the disk.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) offset: u64,
+    pub(super) header: Header,
+    pub(super) head: Vec<u8>,
+}
+
+/// What stands at the next place of a segment.
+#[derive(Debug)]
+pub(super) enum Step {
+    Record(Record),
+    /// Bytes that are no record.
+    Damaged {
+        offset: u64,
+        bytes: u64,
+    },
+    End,
+}
+
+/// A walk from an offset to a limit.
+#[derive(Debug)]
+pub(super) struct Walker<'a, D> {
+    disk: &'a D,
+    name: String,
+    offset: u64,
+    limit: u64,
+    /// The segment's nonce, once one valid record has told it.
+    nonce: Option<u64>,
+}
+
+impl<'a, D: Disk> Walker<'a, D> {
+    pub(super) fn new(disk: &'a D, number: u64, from: u64, limit: u64, nonce: Option<u64>) -> Self {
+        Walker { disk, name: segment_name(number), offset: from, limit, nonce }
+    }
+
+    /// The nonce that the records have shown so far.
+    pub(super) fn nonce(&self) -> Option<u64> {
+        self.nonce
+    }
+
+    /// Where the next step begins.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next step. An error is one that may pass (no descriptor left, say), never damage.
+    pub(super) fn step(&mut self) -> io::Result<Step> {
+        let offset = self.offset;
+        if offset >= self.limit {
+            return Ok(Step::End);
+        }
+        let header = self.header_at(offset)?;
+        let Some(header) = header.filter(|header| offset + header.record_len() <= self.limit) else {
+            self.offset = self.next_header(offset + ALIGN_BYTES)?;
+            return Ok(Step::Damaged { offset, bytes: self.offset - offset });
+        };
+        self.nonce = Some(header.nonce);
+        self.offset = offset + header.record_len();
+        let head = read(self.disk, &self.name, offset + HEADER_BYTES as u64, u64::from(header.head_len))?;
+        let intact =
+            head.len() == to_usize(u64::from(header.head_len)) && crc32fast::hash(&head) == header.head_crc;
+        Ok(match intact {
+            true => Step::Record(Record { offset, header, head }),
+            false => Step::Damaged { offset, bytes: self.offset - offset },
+        })
+    }
+
+    fn header_at(&self, offset: u64) -> io::Result<Option<Header>> {
+        let bytes = read(self.disk, &self.name, offset, HEADER_BYTES as u64)?;
+        Ok(Header::decode(&bytes).filter(|header| self.is_ours(header)))
+    }
+
+    fn is_ours(&self, header: &Header) -> bool {
+        self.nonce.is_none_or(|nonce| nonce == header.nonce)
+    }
+
+    /// The offset of the first valid header at or after `from`, or the limit. A length that stands
+    /// under a wrong checksum is never trusted, so every aligned place is tried.
+    fn next_header(&self, from: u64) -> io::Result<u64> {
+        let mut at = from;
+        while at + HEADER_BYTES as u64 <= self.limit {
+            let wanted = SCAN_CHUNK_BYTES.min(self.limit - at);
+            let chunk = read(self.disk, &self.name, at, wanted)?;
+            if chunk.len() < HEADER_BYTES {
+                at += wanted.next_multiple_of(ALIGN_BYTES);
+                continue;
+            }
+            let places = (chunk.len() - HEADER_BYTES) / to_usize(ALIGN_BYTES) + 1;
+            for place in 0..places {
+                let bytes = &chunk[place * to_usize(ALIGN_BYTES)..];
+                if bytes.starts_with(&MAGIC) && Header::decode(bytes).is_some_and(|h| self.is_ours(&h)) {
+                    return Ok(at + place as u64 * ALIGN_BYTES);
+                }
+            }
+            at += places as u64 * ALIGN_BYTES;
+        }
+        Ok(self.limit)
+    }
+}
+
+/// Reads up to `count` bytes; fewer where the file ends, or the device or the file is gone.
+pub(super) fn read(disk: &impl Disk, name: &str, offset: u64, count: u64) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; to_usize(count)];
+    for _ in 0..READ_TRIES_MAX {
+        match disk.read_at(name, offset, &mut buffer) {
+            Ok(done) => {
+                buffer.truncate(done);
+                return Ok(buffer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) if is_device_error(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// EIO: the bytes themselves cannot be had. Anything else says nothing about them.
+fn is_device_error(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// The file name of a segment.
+pub(super) fn segment_name(number: u64) -> String {
+    format!("seg-{number:016x}.log")
+}
+
+/// The number in a segment's file name; `None` for any other name.
+pub(super) fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (segment_name(number) == name).then_some(number)
+}
+
+fn to_usize(count: u64) -> usize {
+    usize::try_from(count).expect("record lengths are bounded far below the address space")
+}

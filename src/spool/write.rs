@@ -1,0 +1,302 @@
+//! The only writes of the log: commit, new segments, and what to do when the disk refuses.
+//!
+//! Owns: the order of writes and syncs. Must never: sync a file again after a failed sync, or read back
+//! what it had written. Records that are not durable are in memory, and are written anew elsewhere.
+
+use std::io;
+use std::time::Duration;
+
+use crate::clock::Now;
+
+use super::disk::Disk;
+use super::format::{Kind, Prelude, SegmentHead, Stamp, encode_checkpoint, encode_record};
+use super::recover::{Segment, Tally};
+use super::space::blocks;
+use super::walk::segment_name;
+use super::words::{Sums, Trouble};
+use super::{Degraded, Spool};
+
+const BACKOFF_MS_MIN: u64 = 1_000;
+const BACKOFF_MS_MAX: u64 = 60_000;
+/// One on the segment at hand, one on a new one.
+const WRITE_ATTEMPTS: usize = 2;
+
+/// The segment that this run writes to.
+#[derive(Debug)]
+pub(super) struct Writing {
+    pub(super) segment: Segment,
+    pub(super) head_len: u64,
+    /// Whether a successor was asked for.
+    reserve_tried: bool,
+}
+
+impl<D: Disk> Spool<D> {
+    /// Makes everything appended so far durable, with one sync; nothing appended, no sync.
+    ///
+    /// # Errors
+    /// [`Degraded`]: nothing of it is durable, all of it stays in memory. The next commit or
+    /// [`Spool::retry`] that is due writes it to a new segment.
+    pub fn commit(&mut self, now: Now) -> Result<(), Degraded> {
+        match &self.trouble {
+            Some(trouble) if now.monotonic < trouble.next_retry => {
+                return Err(Degraded { reason: trouble.reason.clone() });
+            }
+            None if self.queue.is_empty() && self.current.is_some() => return Ok(()),
+            _ => {}
+        }
+        let mut failure = None;
+        for _ in 0..WRITE_ATTEMPTS {
+            match self.write(now) {
+                Ok(()) => return self.written(),
+                Err(error) => failure = Some(error),
+            }
+            self.poison();
+        }
+        if failure.as_ref().is_some_and(is_full) && self.drop_settled_unwritten() {
+            match self.write(now) {
+                Ok(()) => return self.written(),
+                Err(error) => failure = Some(error),
+            }
+            self.poison();
+        }
+        let reason = failure.map_or_else(String::new, |error| error.to_string());
+        Err(self.degrade(now, reason))
+    }
+
+    fn written(&mut self) -> Result<(), Degraded> {
+        self.trouble = None;
+        self.remove_salvaged();
+        self.remove_settled();
+        self.set_reserve();
+        self.advance();
+        Ok(())
+    }
+
+    /// Writes the queue and syncs it.
+    fn write(&mut self, now: Now) -> io::Result<()> {
+        if self.current.is_none() {
+            self.open_segment(now)?;
+        } else if self.should_roll() {
+            // Where no new segment can be had, the one at hand still serves.
+            let _ = self.open_segment(now);
+        }
+        let current = self.current.as_mut().expect("opened above");
+        let name = segment_name(current.segment.number);
+        let durable_len = current.segment.valid_len;
+        let mut len = durable_len;
+        for queued in &self.queue {
+            let nonce = current.segment.nonce.expect("a segment of this run has its nonce");
+            let stamp = Stamp { nonce, seq: queued.seq, lines: queued.lines, durable_len };
+            let record = encode_record(Kind::Entry, stamp, &queued.entry.encode(), &queued.body);
+            self.disk.append(&name, &record)?;
+            len += record.len() as u64;
+        }
+        if !self.queue.is_empty() {
+            self.disk.sync(&name)?;
+        }
+        current.segment.valid_len = len;
+        current.segment.allocated = current.segment.allocated.max(blocks(len));
+        self.apply_queue();
+        Ok(())
+    }
+
+    /// The queue is durable: what it says now holds.
+    fn apply_queue(&mut self) {
+        let current = self.current.as_mut().expect("it was written to");
+        for queued in self.queue.drain(..) {
+            let Tally { seq, lines, settled, totals } = &mut self.durable.tally;
+            (*seq, *lines) = (queued.seq, queued.lines);
+            (*settled, *totals) = (queued.entry.settled, queued.entry.totals);
+            self.durable.change(queued.entry.changes);
+            for meta in &queued.entry.batches {
+                current.segment.seq_last = current.segment.seq_last.max(meta.seq);
+                if !queued.salvage {
+                    self.held.add(meta.sums());
+                }
+            }
+        }
+        self.queue_bytes = 0;
+        self.queued = Sums::default();
+    }
+
+    /// Makes the next segment, durable with its name, and turns to it. The one at hand is left as it is
+    /// if this fails.
+    fn open_segment(&mut self, now: Now) -> io::Result<()> {
+        let (number, reserved) = match self.reserve.take() {
+            Some((number, bytes)) => (number, bytes),
+            None => {
+                let number = self.number_next;
+                self.number_next += 1;
+                self.disk.create(&segment_name(number))?;
+                (number, 0)
+            }
+        };
+        let nonce = nonce_of(self.nonce_seed, number);
+        let head = self.encode_head(number, nonce, now);
+        let name = segment_name(number);
+        let written = self
+            .disk
+            .append(&name, &head)
+            .and_then(|()| self.disk.sync(&name))
+            .and_then(|()| self.disk.sync_dir());
+        if let Err(error) = written {
+            // One that stays is in no later segment's list, and so counts for nothing.
+            let _ = self.disk.unlink(&name);
+            return Err(error);
+        }
+        self.seal();
+        if let Some(old) = self.current.take() {
+            self.segments.push(old.segment);
+        }
+        let head_len = head.len() as u64;
+        let segment = Segment {
+            number,
+            valid_len: head_len,
+            allocated: blocks(head_len).max(reserved),
+            nonce: Some(nonce),
+            seq_last: 0,
+            salvaged: false,
+        };
+        self.current = Some(Writing { segment, head_len, reserve_tried: false });
+        Ok(())
+    }
+
+    /// SEGMENT and CHECKPOINT, as of the last commit: what waits in the queue follows them.
+    fn encode_head(&self, number: u64, nonce: u64, now: Now) -> Vec<u8> {
+        let tally = &self.durable.tally;
+        let stamp = Stamp { nonce, seq: tally.seq, lines: tally.lines, durable_len: 0 };
+        let current = self.current.as_ref().map(|current| &current.segment);
+        let older = self.segments.iter().chain(current).map(|s| (s.number, s.valid_len)).collect();
+        let prelude = Prelude {
+            agent: self.agent,
+            epoch: self.epoch,
+            settled: tally.settled,
+            totals: tally.totals.clone(),
+        };
+        let checkpoint = encode_checkpoint(&prelude, &self.durable.state);
+        let head = SegmentHead { number, created_ms: now.wall, prelude, older };
+        let mut bytes = encode_record(Kind::Segment, stamp, &head.encode(), &[]);
+        bytes.extend(encode_record(Kind::Checkpoint, stamp, &checkpoint, &[]));
+        bytes
+    }
+
+    /// Marks the end of the segment at hand and gives back what is reserved behind it. All that it
+    /// holds is durable already, so that a failure here costs nothing.
+    pub(super) fn seal(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        let name = segment_name(current.segment.number);
+        let durable_len = current.segment.valid_len;
+        let Tally { seq, lines, .. } = self.durable.tally;
+        let nonce = current.segment.nonce.expect("a segment of this run has its nonce");
+        let seal = encode_record(Kind::Seal, Stamp { nonce, seq, lines, durable_len }, &[], &[]);
+        let len = durable_len + seal.len() as u64;
+        let sealed = self.disk.append(&name, &seal).and_then(|()| self.disk.sync(&name));
+        let kept = if sealed.is_ok() { len } else { durable_len };
+        if self.disk.truncate(&name, kept).is_ok() {
+            current.segment.allocated = blocks(kept);
+        } else {
+            current.segment.allocated = current.segment.allocated.max(blocks(len));
+        }
+    }
+
+    /// Leaves the segment at hand for good, after a failed write or sync. What of it is not durable may
+    /// still be read back from the system's cache, so it is cut off; the next segment's list says the same.
+    /// Known limit: where the cut fails too, no new segment can be had, and the process dies before the
+    /// disk works again, the next start takes those bytes for written.
+    fn poison(&mut self) {
+        let Some(mut current) = self.current.take() else { return };
+        let Segment { number, valid_len, .. } = current.segment;
+        current.segment.allocated = match self.disk.truncate(&segment_name(number), valid_len) {
+            Ok(()) => blocks(valid_len),
+            Err(_) => current.segment.allocated.max(blocks(valid_len + self.queue_bytes)),
+        };
+        self.segments.push(current.segment);
+    }
+
+    fn degrade(&mut self, now: Now, reason: String) -> Degraded {
+        let before = self.trouble.as_ref().map_or(0, |trouble| trouble.backoff_ms);
+        let backoff_ms = (before * 2).clamp(BACKOFF_MS_MIN, BACKOFF_MS_MAX);
+        let next_retry = now.monotonic + Duration::from_millis(backoff_ms);
+        self.trouble = Some(Trouble { reason: reason.clone(), backoff_ms, next_retry });
+        Degraded { reason }
+    }
+
+    /// The batches of these stand in the new segment now, and are durable there.
+    fn remove_salvaged(&mut self) {
+        if self.segments.iter().any(|segment| segment.salvaged) {
+            self.remove_segments(|segment| segment.salvaged);
+            self.front = None;
+            self.cursor = (0, 0);
+        }
+    }
+
+    /// Removes what is wholly settled, and durably so. A crash may bring such a file back; its
+    /// batches stay settled, and it is removed again.
+    fn remove_settled(&mut self) {
+        let settled = self.durable.tally.settled;
+        if self.remove_segments(|segment| segment.seq_last <= settled) {
+            self.full = false;
+        }
+    }
+
+    fn remove_segments(&mut self, which: impl Fn(&Segment) -> bool) -> bool {
+        let before = self.segments.len();
+        let disk = &mut self.disk;
+        self.segments.retain(|segment| {
+            if !which(segment) {
+                return true;
+            }
+            match disk.unlink(&segment_name(segment.number)) {
+                Ok(()) => false,
+                Err(error) => error.kind() != io::ErrorKind::NotFound,
+            }
+        });
+        self.segments.len() < before
+    }
+
+    /// The way out where a full disk takes not even the record that a batch was delivered: segments that
+    /// are settled in memory only make room for it. The newest one stays, since it has the state. A
+    /// crash before the record is written counts these batches as damaged, though they were delivered.
+    fn drop_settled_unwritten(&mut self) -> bool {
+        let settled = self.next.settled;
+        let newest = self.segments.iter().map(|segment| segment.number).max();
+        let unneeded = |s: &Segment| s.seq_last <= settled && !s.salvaged && Some(s.number) != newest;
+        self.remove_segments(unneeded)
+    }
+
+    /// Sets the space of the next segment aside, where the file system can: then a disk that fills up
+    /// still takes what must be written. Tried once for each segment.
+    fn set_reserve(&mut self) {
+        let wanted = self.reserve.is_none()
+            && self.current.as_ref().is_some_and(|c| !c.reserve_tried && c.segment.seq_last > 0);
+        if !wanted || !self.admits_reserve() {
+            return;
+        }
+        if let Some(current) = &mut self.current {
+            current.reserve_tried = true;
+        }
+        let bytes = blocks(self.options.segment_bytes);
+        let number = self.number_next;
+        let name = segment_name(number);
+        self.number_next += 1;
+        if self.disk.create(&name).is_err() {
+            return;
+        }
+        match self.disk.reserve(&name, bytes) {
+            Ok(()) => self.reserve = Some((number, bytes)),
+            Err(_) => drop(self.disk.unlink(&name)),
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The nonce of a segment: the run's randomness, spread by the number (SplitMix64's finalizer).
+fn nonce_of(seed: u64, number: u64) -> u64 {
+    let mut mixed = seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
