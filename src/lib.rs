@@ -5,3 +5,4 @@
 pub mod clock;
 pub mod record;
 pub mod secret;
+pub mod window;

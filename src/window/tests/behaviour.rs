@@ -1,0 +1,1 @@
+//! What the windows promise, case by case.
