@@ -71,7 +71,8 @@ impl Windows {
     }
 
     fn latency_view(&self) -> Option<LatencyView> {
-        let end = self.slots_end()?;
+        // The slot of the watermark is still filling; a quantile, unlike a rate, may count it.
+        let end = self.slots_end()? + 1;
         let start = end - LATENCY_VIEW_SLOTS;
         if !self.latency.reaches(start, self.newest_slot(end)) {
             return None;

@@ -20,6 +20,7 @@ mod sketch;
 mod state;
 mod summary;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed expectation is a failed test
 mod tests;
 mod top;
 mod view;
@@ -285,7 +286,7 @@ impl Windows {
     /// idle, as they are in the log.
     pub fn advance(&mut self, now: EpochMs, files: &[FileProgress]) {
         let now = now.clamp(0, EPOCH_MS_MAX);
-        if self.watermark.stepped_back(now) {
+        if self.watermark.stepped_back(now, self.observed_from) {
             self.watermark.restart(now);
             self.ring.clear(&mut self.journal);
             self.latency.clear(&mut self.journal);

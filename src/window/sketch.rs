@@ -196,6 +196,7 @@ impl Serialize for Sketch {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed expectation is a failed test
 mod tests {
     use super::*;
     use proptest::prelude::*;

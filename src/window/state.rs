@@ -315,6 +315,7 @@ impl<'a> Decoder<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed expectation is a failed test
 mod tests {
     use super::*;
     use proptest::prelude::*;

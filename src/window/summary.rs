@@ -154,6 +154,7 @@ impl Serialize for Summary {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed expectation is a failed test
 mod tests {
     use super::*;
 

@@ -415,6 +415,7 @@ fn hash_of(name: &str) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed expectation is a failed test
 mod tests {
     use super::*;
     use proptest::prelude::*;

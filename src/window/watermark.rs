@@ -101,9 +101,12 @@ impl Watermark {
         !state.ever_caught_up
     }
 
-    /// The clock lies so far behind the watermark that it must have stepped back.
-    pub(super) fn stepped_back(&self, now: EpochMs) -> bool {
-        self.second.is_some_and(|second| now < second * 1000 - STEP_BACK_MS)
+    /// The clock lies so far behind what was known (the last advance, the watermark, the start
+    /// of observation: one of them survives a restart) that it must have stepped back.
+    pub(super) fn stepped_back(&self, now: EpochMs, observed_from: i64) -> bool {
+        let second = self.second.unwrap_or(observed_from).max(observed_from);
+        let known = self.last_now.map_or(second * 1000, |last| last.max(second * 1000));
+        now < known - STEP_BACK_MS
     }
 
     /// Forgets the times of a clock that stepped back to `now`.
