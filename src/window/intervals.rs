@@ -1,0 +1,436 @@
+//! The intervals that summaries are made of: open ones, and closed ones that nobody took yet.
+//!
+//! Invariant: every request put in lies in exactly one part of one interval until `close` hands
+//! that interval out, once. A line for an interval that was handed out opens it anew, as a
+//! correction. Where bounds bite, time gets coarser (intervals are folded together); no count
+//! is ever dropped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::counts::Counts;
+use super::names;
+use super::sketch::Sketch;
+use super::state::{Decoder, Encoder, Journal, Key, Mark};
+use super::summary::{Span, Summary};
+
+/// Intervals held open at a time. Over it the oldest is closed before its time.
+pub(super) const OPEN_MAX: usize = 64;
+/// Parts (a vhost in an interval) held at most. Over it closed intervals are folded together.
+const PARTS_MAX: usize = 4096;
+/// Intervals without a request that one close may tell of. After a longer leap (a suspended
+/// machine, an old log) they are not told: nobody watched them.
+const EMPTY_MAX: i64 = 6;
+
+/// One vhost in one interval.
+#[derive(Debug)]
+struct Part {
+    name: Arc<str>,
+    counts: Counts,
+    latency: Sketch,
+    mark: Mark,
+}
+
+#[derive(Debug)]
+struct Interval {
+    serial: u64,
+    span: Span,
+    unparsed: u64,
+    /// By the row of the vhost's table; the last is the remainder's.
+    parts: Vec<Option<Box<Part>>>,
+    mark: Mark,
+}
+
+/// All intervals that are held.
+#[derive(Debug)]
+pub(super) struct Intervals {
+    interval_s: i64,
+    /// The row of the remainder.
+    other: u16,
+    other_name: Arc<str>,
+    open: BTreeMap<i64, Interval>,
+    /// Closed, to be taken at the next close.
+    ready: VecDeque<Interval>,
+    parts: usize,
+    /// Every interval that ends here or before was handed out (or had nothing).
+    pub(super) closed_through: Option<i64>,
+    next_serial: u64,
+}
+
+impl Interval {
+    fn part(&mut self, row: u16) -> Option<&mut Part> {
+        self.parts.get_mut(usize::from(row))?.as_deref_mut()
+    }
+
+    /// Adds to the part at `row`, where it is of the same name; else to the remainder.
+    fn add_part(&mut self, row: u16, mut part: Box<Part>, other: (u16, &Arc<str>)) {
+        let at = usize::from(row);
+        if self.parts.len() <= at {
+            self.parts.resize_with(at + 1, || None);
+        }
+        match &mut self.parts[at] {
+            Some(held) if row == other.0 || held.name == part.name => {
+                held.counts.merge(&part.counts);
+                held.latency.merge(&part.latency);
+            }
+            Some(_) => {
+                part.name = Arc::clone(other.1);
+                self.add_part(other.0, part, other);
+            }
+            empty => *empty = Some(part),
+        }
+    }
+
+    fn parts(&self) -> usize {
+        self.parts.iter().flatten().count()
+    }
+
+    /// It leaves: nothing of it stays on disk.
+    fn forget(&self, journal: &mut Journal) {
+        journal.remove(self.mark, Key::Interval(self.serial));
+        for (row, part) in (0u16..).zip(&self.parts) {
+            part.iter().for_each(|part| journal.remove(part.mark, Key::Part(self.serial, row)));
+        }
+    }
+}
+
+impl Intervals {
+    /// No interval yet. `other` is the row that stands for the remainder.
+    pub(super) fn new(interval_s: u32, other: u16) -> Intervals {
+        Intervals {
+            interval_s: i64::from(interval_s.max(1)),
+            other,
+            other_name: names::OTHER.into(),
+            open: BTreeMap::new(),
+            ready: VecDeque::new(),
+            parts: 0,
+            closed_through: None,
+            next_serial: 0,
+        }
+    }
+
+    /// Adds one request.
+    pub(super) fn add(
+        &mut self,
+        second: i64,
+        (row, name): (u16, &Arc<str>),
+        (status, bytes_sent, latency_ms): (u16, u64, Option<u64>),
+        journal: &mut Journal,
+    ) {
+        let other = self.other;
+        let start = self.open_at(second, journal);
+        let interval = self.open.get_mut(&start).expect("open_at opened it");
+        let fits = |part: &Part| Arc::ptr_eq(&part.name, name) || part.name == *name;
+        if !interval.part(row).is_some_and(|part| fits(part)) {
+            let before = interval.parts();
+            displace(interval, row, (other, &self.other_name), name, journal);
+            self.parts = self.parts + interval.parts() - before;
+        }
+        let serial = interval.serial;
+        let part = interval.part(row).expect("displace made it");
+        part.counts.add(status, bytes_sent);
+        if let Some(latency_ms) = latency_ms {
+            part.latency.add(latency_ms);
+        }
+        journal.touch(&mut part.mark, Key::Part(serial, row));
+        if self.parts > PARTS_MAX {
+            self.fold(journal);
+        }
+    }
+
+    /// Adds one line that could not be parsed.
+    pub(super) fn add_unparsed(&mut self, second: i64, journal: &mut Journal) {
+        let start = self.open_at(second, journal);
+        let interval = self.open.get_mut(&start).expect("open_at opened it");
+        interval.unparsed += 1;
+        journal.touch(&mut interval.mark, Key::Interval(interval.serial));
+    }
+
+    /// The start of the open interval of a second; opens it, and closes the oldest over the cap.
+    fn open_at(&mut self, second: i64, journal: &mut Journal) -> i64 {
+        let start_s = second.div_euclid(self.interval_s) * self.interval_s;
+        if self.open.contains_key(&start_s) {
+            return start_s;
+        }
+        if self.open.len() >= OPEN_MAX
+            && let Some((_, oldest)) = self.open.pop_first()
+        {
+            self.retire(oldest, journal);
+        }
+        let end_s = start_s + self.interval_s;
+        let correction = self.closed_through.is_some_and(|closed| end_s <= closed);
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let span = Span { start_s, end_s, correction };
+        let mut interval = Interval { serial, span, unparsed: 0, parts: Vec::new(), mark: Mark::default() };
+        journal.touch(&mut interval.mark, Key::Interval(serial));
+        self.open.insert(start_s, interval);
+        start_s
+    }
+
+    /// Closes an interval before it is taken.
+    fn retire(&mut self, mut interval: Interval, journal: &mut Journal) {
+        self.closed_through = self.closed_through.max(Some(interval.span.end_s));
+        journal.touch(&mut interval.mark, Key::Interval(interval.serial));
+        self.ready.push_back(interval);
+        if self.ready.len() > PARTS_MAX {
+            self.fold(journal);
+        }
+    }
+
+    /// Folds neighbours together until half of the room is free. Only where nobody takes what is
+    /// closed (the spool is full), or one call read thousands of intervals of an old log.
+    fn fold(&mut self, journal: &mut Journal) {
+        while self.ready.len() < 2
+            && let Some((_, oldest)) = self.open.pop_first()
+        {
+            self.closed_through = self.closed_through.max(Some(oldest.span.end_s));
+            self.ready.push_back(oldest);
+        }
+        while (self.parts > PARTS_MAX / 2 || self.ready.len() > PARTS_MAX / 2) && self.ready.len() > 1 {
+            let other = (self.other, &self.other_name);
+            let mut intervals = std::mem::take(&mut self.ready).into_iter();
+            while let Some(mut interval) = intervals.next() {
+                if let Some(neighbour) = intervals.next() {
+                    neighbour.forget(journal);
+                    merge_interval(&mut interval, neighbour, other, journal);
+                }
+                self.ready.push_back(interval);
+            }
+            self.parts = self.open.values().chain(&self.ready).map(Interval::parts).sum();
+        }
+    }
+
+    /// Hands out every interval that ends at `watermark` or before, every correction, and with
+    /// `all` the open ones too. Where `fill` is set, recent intervals without a request are told
+    /// of as zero, from `observed_from` on.
+    pub(super) fn close(
+        &mut self,
+        watermark: Option<i64>,
+        all: bool,
+        fill: bool,
+        observed_from: i64,
+        journal: &mut Journal,
+    ) -> Vec<Summary> {
+        let mut taken: Vec<Interval> = self.ready.drain(..).collect();
+        let due = |interval: &Interval| {
+            all || interval.span.correction || watermark.is_some_and(|w| interval.span.end_s <= w)
+        };
+        let starts: Vec<i64> =
+            self.open.iter().filter(|(_, held)| due(held)).map(|(start, _)| *start).collect();
+        taken.extend(starts.iter().filter_map(|start| self.open.remove(start)));
+        taken.sort_by_key(|interval| (interval.span.end_s, interval.serial));
+        let mut summaries = if fill { self.empty(watermark, &taken, observed_from) } else { Vec::new() };
+        let last = taken.iter().map(|interval| interval.span.end_s).max();
+        self.closed_through = self.closed_through.max(watermark).max(last);
+        for interval in taken {
+            self.parts -= interval.parts();
+            interval.forget(journal);
+            summaries.extend(summarize(interval, observed_from));
+        }
+        summaries
+    }
+
+    /// Summaries of zero for the intervals that ended since the last close and had nothing.
+    fn empty(&self, watermark: Option<i64>, taken: &[Interval], observed_from: i64) -> Vec<Summary> {
+        let (Some(closed), Some(watermark)) = (self.closed_through, watermark) else { return Vec::new() };
+        let first = closed.div_euclid(self.interval_s) + 1;
+        let last = watermark.div_euclid(self.interval_s);
+        if last - first >= EMPTY_MAX {
+            return Vec::new();
+        }
+        (first..=last)
+            .map(|number| number * self.interval_s)
+            .filter(|end_s| end_s - self.interval_s >= observed_from)
+            .filter(|end_s| taken.iter().all(|held| held.span.end_s != *end_s))
+            .map(|end_s| {
+                let span = Span { start_s: end_s - self.interval_s, end_s, correction: false };
+                let mut zero = Summary::new(&span, names::ALL, &Counts::default(), Sketch::default());
+                zero.unparsed = Some(0);
+                zero
+            })
+            .collect()
+    }
+
+    /// The clock stepped back: what was open ends now, whatever its end.
+    pub(super) fn retire_all(&mut self, journal: &mut Journal) {
+        for (_, interval) in std::mem::take(&mut self.open) {
+            self.retire(interval, journal);
+        }
+        self.closed_through = None;
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Interval> {
+        self.open.values_mut().chain(&mut self.ready)
+    }
+
+    fn find(&self, serial: u64) -> Option<(&Interval, bool)> {
+        let open = self.open.values().map(|interval| (interval, false));
+        open.chain(self.ready.iter().map(|interval| (interval, true)))
+            .find(|(interval, _)| interval.serial == serial)
+    }
+
+    /// The durable value of an interval or of a part.
+    pub(super) fn encode(&self, key: Key) -> Option<Vec<u8>> {
+        let mut encoder = Encoder::new();
+        match key {
+            Key::Interval(serial) => {
+                let (interval, ready) = self.find(serial)?;
+                let span = interval.span;
+                encoder.signed(span.start_s).signed(span.end_s).unsigned(span.correction.into());
+                encoder.unsigned(ready.into()).unsigned(interval.unparsed);
+            }
+            Key::Part(serial, row) => {
+                let part = self.find(serial)?.0.parts.get(usize::from(row))?.as_ref()?;
+                encoder.text(&part.name);
+                part.counts.encode(&mut encoder);
+                part.latency.encode(&mut encoder);
+            }
+            _ => return None,
+        }
+        Some(encoder.finish())
+    }
+
+    /// The value of a key was handed out.
+    pub(super) fn saved(&mut self, key: Key) {
+        let (Key::Interval(serial) | Key::Part(serial, _)) = key else { return };
+        let Some(interval) = self.all_mut().find(|interval| interval.serial == serial) else { return };
+        match key {
+            Key::Part(_, row) => {
+                interval.part(row).into_iter().for_each(|part| part.mark = Mark::saved());
+            }
+            _ => interval.mark = Mark::saved(),
+        }
+    }
+
+    /// Takes back an interval or, after it, a part of it.
+    pub(super) fn restore(&mut self, key: Key, value: &[u8], journal: &mut Journal) -> Option<()> {
+        let mut decoder = Decoder::new(value)?;
+        match key {
+            Key::Interval(serial) => {
+                let (start_s, end_s) = (decoder.signed()?, decoder.signed()?);
+                let span = Span { start_s, end_s, correction: decoder.flag()? };
+                let ready = decoder.flag()?;
+                let unparsed = decoder.count()?;
+                decoder.finish()?;
+                if start_s < 0 || end_s <= start_s || end_s > i64::MAX / 1000 {
+                    return None;
+                }
+                let interval = Interval { serial, span, unparsed, parts: Vec::new(), mark: Mark::saved() };
+                self.next_serial = self.next_serial.max(serial.checked_add(1)?);
+                // An interval of another length (the setting changed) cannot go on growing.
+                let fits = start_s % self.interval_s == 0 && end_s - start_s == self.interval_s;
+                if ready || !fits || self.open.contains_key(&start_s) {
+                    self.ready.push_back(interval);
+                } else {
+                    self.open.insert(start_s, interval);
+                }
+                Some(())
+            }
+            Key::Part(serial, row) => {
+                let name: Arc<str> = decoder.text()?.into();
+                let counts = Counts::decode(&mut decoder)?;
+                let latency = Sketch::decode(&mut decoder)?;
+                decoder.finish()?;
+                let (other, other_name) = (self.other, Arc::clone(&self.other_name));
+                let mut mark = Mark::saved();
+                let (row, name) = if row < other && &*name != names::OTHER {
+                    (row, name)
+                } else {
+                    (other, Arc::clone(&other_name))
+                };
+                let interval = self.all_mut().find(|interval| interval.serial == serial)?;
+                // A remainder that came to stand elsewhere (the limit changed) is written anew.
+                if Key::Part(serial, row) != key {
+                    journal.remove(mark, key);
+                    mark = Mark::default();
+                    journal.touch(&mut mark, Key::Part(serial, row));
+                }
+                let part = Box::new(Part { name, counts, latency, mark });
+                let before = interval.parts();
+                interval.add_part(row, part, (other, &other_name));
+                let made = interval.parts() - before;
+                self.parts += made;
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    /// Marks everything as changed.
+    pub(super) fn touch_all(&mut self, journal: &mut Journal) {
+        for interval in self.all_mut() {
+            let serial = interval.serial;
+            journal.touch(&mut interval.mark, Key::Interval(serial));
+            for (row, part) in (0u16..).zip(&mut interval.parts) {
+                part.iter_mut().for_each(|part| journal.touch(&mut part.mark, Key::Part(serial, row)));
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize) {
+        (self.open.len() + self.ready.len(), self.parts)
+    }
+}
+
+/// Makes room for `name` at `row`: what stood there belongs to a vhost that lost its row, and
+/// goes to the remainder.
+fn displace(
+    interval: &mut Interval,
+    row: u16,
+    other: (u16, &Arc<str>),
+    name: &Arc<str>,
+    journal: &mut Journal,
+) {
+    let serial = interval.serial;
+    let gone = interval.parts.get_mut(usize::from(row)).and_then(Option::take);
+    if let Some(mut gone) = gone {
+        journal.remove(std::mem::take(&mut gone.mark), Key::Part(serial, row));
+        gone.name = Arc::clone(other.1);
+        interval.add_part(other.0, gone, other);
+        let held = interval.part(other.0).expect("add_part put it there");
+        journal.touch(&mut held.mark, Key::Part(serial, other.0));
+    }
+    let name = Arc::clone(name);
+    let (counts, latency, mark) = (Counts::default(), Sketch::default(), Mark::default());
+    interval.add_part(row, Box::new(Part { name, counts, latency, mark }), other);
+}
+
+/// Adds everything of `from` to `into`.
+fn merge_interval(into: &mut Interval, from: Interval, other: (u16, &Arc<str>), journal: &mut Journal) {
+    let serial = into.serial;
+    into.span.start_s = into.span.start_s.min(from.span.start_s);
+    into.span.end_s = into.span.end_s.max(from.span.end_s);
+    into.span.correction &= from.span.correction;
+    into.unparsed += from.unparsed;
+    journal.touch(&mut into.mark, Key::Interval(serial));
+    for (row, part) in (0u16..).zip(from.parts) {
+        let Some(mut part) = part else { continue };
+        part.mark = Mark::default();
+        into.add_part(row, part, other);
+        for row in [row, other.0] {
+            let held = into.part(row).into_iter();
+            held.for_each(|part| journal.touch(&mut part.mark, Key::Part(serial, row)));
+        }
+    }
+}
+
+/// `_all` first, then every vhost that had requests.
+fn summarize(interval: Interval, observed_from: i64) -> Vec<Summary> {
+    let span = interval.span;
+    let mut all = Counts::default();
+    let mut latency = Sketch::default();
+    let mut summaries = Vec::with_capacity(interval.parts.len() + 1);
+    for part in interval.parts.into_iter().flatten() {
+        all.merge(&part.counts);
+        latency.merge(&part.latency);
+        summaries.push(Summary::new(&span, &part.name, &part.counts, part.latency));
+    }
+    let mut whole = Summary::new(&span, names::ALL, &all, latency);
+    whole.unparsed = Some(interval.unparsed);
+    summaries.insert(0, whole);
+    let partial = !span.correction && span.start_s < observed_from;
+    summaries.iter_mut().for_each(|summary| summary.partial = partial);
+    summaries
+}
