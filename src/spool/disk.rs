@@ -18,6 +18,8 @@ use super::OpenError;
 pub(super) const QUARANTINE_PREFIX: &str = "quarantine/";
 
 const QUARANTINE_DIRECTORY: &str = "quarantine";
+/// Files kept open for writing: the segment at hand, its successor, and one more of each while they change.
+const OPEN_FILES_MAX: usize = 4;
 const LOCK_FILE: &str = "lock";
 /// Unit of `st_blocks`, by stat(2).
 const STAT_BLOCK_BYTES: u64 = 512;
@@ -64,7 +66,7 @@ pub trait Disk {
 pub struct DirDisk {
     directory: OwnedFd,
     quarantine: Option<OwnedFd>,
-    /// Files that this process created: appended to, synced and read by the same descriptor.
+    /// The last files that this process created: appended to, synced and read by the same descriptor.
     created: BTreeMap<String, File>,
     /// Held for the life of the process; `None` for a reader beside a running agent.
     _lock: Option<File>,
@@ -185,7 +187,12 @@ impl Disk for DirDisk {
         let mode = Mode::RUSR | Mode::WUSR;
         let file = File::from(rustix::fs::openat(folder, inner, flags, mode)?);
         rustix::fs::fchmod(&file, mode)?;
+        // What is in quarantine was written at once; a segment of a lower number is complete.
+        self.created.retain(|name, _| !name.starts_with(QUARANTINE_PREFIX));
         self.created.insert(name.to_owned(), file);
+        while self.created.len() > OPEN_FILES_MAX {
+            self.created.pop_first();
+        }
         Ok(())
     }
 

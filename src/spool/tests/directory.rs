@@ -86,3 +86,29 @@ fn a_planted_link_is_refused_by_name() {
     symlink(folder.path().join("real"), folder.path().join("spool")).unwrap();
     assert!(DirDisk::open(&folder.path().join("spool")).is_err());
 }
+
+/// A long outage leaves hundreds of segments; no more descriptors than a handful.
+#[test]
+fn old_segments_take_no_descriptors_and_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let options = Options { segment_bytes: 4096, ..small() };
+    let mut spool = Spool::open(DirDisk::open(&path).unwrap(), options, at(0), FRESH).unwrap();
+    let open_files = || {
+        let links = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        links.filter(|l| std::fs::read_link(l.path()).is_ok_and(|target| target.starts_with(&path))).count()
+    };
+    for number in 0..60u8 {
+        spool.append(Some(batch(1, &[number; 3000])), vec![]).unwrap();
+        spool.commit(at(0)).unwrap();
+        if number % 4 == 0 {
+            let seq = spool.oldest().unwrap().id.seq;
+            spool.lose(seq, crate::record::LossReason::Refused, at(0)).unwrap();
+        }
+    }
+    let segments = std::fs::read_dir(&path).unwrap().count();
+    assert!(segments > 40 && open_files() <= 7, "{segments} segments, {} open", open_files());
+    let bodies = drain(&mut spool);
+    assert_eq!((bodies.len(), bodies[0].as_slice(), bodies[44][0]), (45, [15; 3000].as_slice(), 59));
+    assert_balanced(&spool);
+}
