@@ -7,12 +7,18 @@ pub mod clock;
 pub mod record;
 pub mod secret;
 
-pub mod batch;
 pub mod follow;
+pub mod window;
+
+pub mod batch;
+pub mod spool;
 
 pub mod ship;
 pub mod sources;
+pub mod status;
 
 pub mod config;
+
+pub mod agent;
 
 pub mod cli;

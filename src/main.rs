@@ -1,3 +1,133 @@
-//! The binary: commands and exit codes.
+//! The binary: reads the command line and the environment, runs one command, turns its failure into an exit code.
 
-fn main() {}
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use watchpost::agent::doorbell::Doorbell;
+use watchpost::agent::{Agent, Ended, StartError, edges};
+use watchpost::cli::args::{self, Action, Invocation};
+use watchpost::cli::{self, Failure, exit};
+use watchpost::config::{self, Config, ENV_FILE_PATH, Layered, Surroundings};
+use watchpost::sources::SOURCES;
+
+fn main() -> ExitCode {
+    let invocation = match args::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+        }
+    };
+    match dispatch(invocation) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("watchpost: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(invocation: Invocation) -> Result<(), Failure> {
+    let Invocation { action, flags } = invocation;
+    let environment = config::environment(std::env::vars_os());
+    let load = || load(&flags, &environment);
+    match action {
+        Action::Run => run(&flags, &environment),
+        Action::Check => cli::check::run(&load()?),
+        Action::Once => cli::once::run(&load()?),
+        Action::Analyze { files, json } => cli::analyze::run(&files, json, &load()?),
+        Action::Explain { line } => cli::explain::run(&line, &load()?),
+        Action::Status { json } => cli::status_of_agent(&load()?, json),
+        Action::SpoolList => cli::spool::list(&load()?),
+        Action::SpoolCat { seq } => cli::spool::cat(&load()?, seq),
+        Action::Demo { seconds } => cli::demo::run(seconds),
+        Action::Receiver(options) => cli::run_receiver(*options),
+    }
+}
+
+/// Runs the agent until it is asked to stop; a reload begins it anew in the same process.
+fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>) -> Result<(), Failure> {
+    let mut config = load(flags, environment)?;
+    cli::own_log::start(config.log);
+    if flags.contains_key("WATCHPOST_SUMO_URL") {
+        tracing::warn!("--sumo-url shows the URL to everybody who can list processes; use --sumo-url-file");
+    }
+    let doorbell = Arc::new(Doorbell::default());
+    edges::watch_signals(Arc::clone(&doorbell))
+        .map_err(|error| Failure::io("signals cannot be handled", &error))?;
+    let at_start = env_file();
+    loop {
+        let agent =
+            Agent::start(config.clone(), Arc::clone(&doorbell)).map_err(|error| cannot_start(&error))?;
+        if let Some(address) = agent.status_address() {
+            tracing::info!("the status page is at http://{address}/");
+        }
+        if agent.run() == Ended::Stopped {
+            return Ok(());
+        }
+        config = reload(flags, environment, at_start.as_ref(), config);
+    }
+}
+
+/// The settings as the env file has them now; those in force where it cannot be read or is wrong.
+fn reload(
+    flags: &BTreeMap<String, String>,
+    environment: &BTreeMap<String, String>,
+    at_start: Option<&BTreeMap<String, String>>,
+    in_force: Config,
+) -> Config {
+    let Some(file_now) = env_file() else {
+        tracing::info!("{ENV_FILE_PATH} cannot be read; the settings stay, the logs are looked up again");
+        return in_force;
+    };
+    let nothing = BTreeMap::new();
+    let environment = config::environment_after_reload(environment, at_start.unwrap_or(&nothing), &file_now);
+    match load(flags, &environment) {
+        Ok(config) => {
+            tracing::info!("the settings were read again");
+            config
+        }
+        Err(failure) => {
+            tracing::error!("the settings stay as they were: {failure}");
+            in_force
+        }
+    }
+}
+
+fn env_file() -> Option<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(ENV_FILE_PATH).ok()?;
+    match config::parse_env_file(&text) {
+        Ok(variables) => Some(variables),
+        Err(problem) => {
+            tracing::error!("{ENV_FILE_PATH}: {problem}");
+            None
+        }
+    }
+}
+
+fn load(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>) -> Result<Config, Failure> {
+    let names: Vec<&str> = SOURCES.iter().map(|source| source.name).collect();
+    let surroundings =
+        Surroundings { is_root: rustix::process::geteuid().is_root(), host_source_names: &names };
+    config::load(&Layered { flags, environment }, &surroundings).map_err(|problems| {
+        let count = problems.len();
+        let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+        let settings = if count == 1 { "1 setting is" } else { &format!("{count} settings are") };
+        Failure::new(exit::SETTINGS, format!("{settings} wrong:\n{}", lines.join("\n")))
+    })
+}
+
+fn cannot_start(error: &StartError) -> Failure {
+    let code = match error {
+        StartError::Plan(_) => exit::SETTINGS,
+        StartError::InUse { .. } | StartError::StatusPort { .. } => exit::UNAVAILABLE,
+        StartError::StateDirectory { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            exit::PERMISSION
+        }
+        StartError::StateDirectory { .. } | StartError::Spool { .. } | StartError::Edges(_) => exit::IO,
+    };
+    Failure::new(code, cli::chain(error))
+}

@@ -22,7 +22,7 @@ const FIRST_ERROR_STATUS: u16 = 400;
 pub struct Reader {
     parsers: Parsers,
     vhost: Option<Vec<u8>>,
-    route: Vec<u8>,
+    route: String,
     /// Lines of this file that did not parse, since this start.
     pub unparsed: u64,
     /// Whether the file was read to its end at the last turn.
@@ -47,14 +47,18 @@ impl Reader {
                 json: Parser::new(Format::json()),
             },
         };
-        Reader { parsers, vhost: plan.vhost.clone(), route: Vec::new(), unparsed: 0, caught_up: false }
+        Reader { parsers, vhost: plan.vhost.clone(), route: String::new(), unparsed: 0, caught_up: false }
     }
 
     fn parser(&mut self, line: &[u8]) -> &mut Parser {
         match &mut self.parsers {
             Parsers::One(parser) => parser,
             Parsers::Detect { combined, json } => {
-                if line.trim_ascii_start().first() == Some(&b'{') { json } else { combined }
+                if line.trim_ascii_start().first() == Some(&b'{') {
+                    json
+                } else {
+                    combined
+                }
             }
         }
     }
@@ -83,9 +87,8 @@ impl Shipping {
     /// Whether a line goes out. Lines that did not parse are as interesting as errors. A sample is drawn
     /// by a hash of the line and its place, so that reading it again after a crash decides the same.
     fn wants(&self, parsed: Option<&AccessLine<'_>>, line: &Line<'_>) -> bool {
-        let error = || {
-            parsed.is_none_or(|parsed| parsed.status.is_some_and(|status| status >= FIRST_ERROR_STATUS))
-        };
+        let error =
+            || parsed.is_none_or(|parsed| parsed.status.is_some_and(|status| status >= FIRST_ERROR_STATUS));
         match self.which {
             ShipLines::All => true,
             ShipLines::None => false,
@@ -133,7 +136,7 @@ impl Sink<'_> {
         &mut self,
         result: &Result<AccessLine<'_>, watchpost_parsers::Unparsed>,
         vhost: Option<&[u8]>,
-        route_text: &mut Vec<u8>,
+        route_text: &mut String,
         line: &Line<'_>,
     ) -> Flow {
         let parsed = result.as_ref().ok();
@@ -155,7 +158,7 @@ impl Sink<'_> {
                     bytes_sent: parsed.bytes_sent.unwrap_or(0),
                     request_time_ms: parsed.request_time_ms,
                     vhost: parsed.vhost.or(vhost),
-                    route: route_text,
+                    route: route_text.as_bytes(),
                 };
                 self.windows.observe(self.file, self.read_at, &request);
             }
@@ -170,14 +173,14 @@ impl Sink<'_> {
     /// Puts the line into the batch, masked where it must be.
     fn add(&mut self, line: &Line<'_>, timestamp: EpochMs) -> Added {
         let shipping = &mut *self.shipping;
-        let masked = shipping.redactor.as_ref().and_then(|redactor| redactor.mask(line.bytes, &mut shipping.masked));
+        let masked =
+            shipping.redactor.as_ref().and_then(|redactor| redactor.mask(line.bytes, &mut shipping.masked));
         let redacted = masked.is_some();
         let text = masked.unwrap_or(line.bytes);
         let original_bytes = line.cut.then_some(line.length);
         let marks = line::Marks { original_bytes, partial: line.partial };
         let record_bytes_max = shipping.record_bytes_max;
-        let added =
-            self.builder.add(1, |out| line::write(out, timestamp, text, marks, record_bytes_max));
+        let added = self.builder.add(1, |out| line::write(out, timestamp, text, marks, record_bytes_max));
         assert!(added != Added::TooLarge, "a record is cut to fit a batch of its own");
         self.account.redacted += u64::from(redacted && added == Added::Yes);
         added

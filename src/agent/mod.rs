@@ -75,7 +75,10 @@ pub enum StartError {
         source: OpenError,
     },
     /// The status port cannot be bound.
-    #[error("the status port {address} cannot be opened: {}; set WATCHPOST_STATUS_ADDR to a free address of this host, or to off", describe_bind(source))]
+    #[error(
+        "the status port {address} cannot be opened: {}; set WATCHPOST_STATUS_ADDR to a free address of this host, or to off",
+        describe_bind(source)
+    )]
     StatusPort {
         /// The address.
         address: SocketAddr,
@@ -206,7 +209,7 @@ fn open_spool(config: &Config, now: Now) -> Result<Spool<DirDisk>, StartError> {
     let disk = DirDisk::open(&spool_directory(config)).map_err(|error| classify(error, &path))?;
     let options = SpoolOptions { bytes_max: config.spool_max_bytes, ..SpoolOptions::default() };
     let mut random = [0; 24];
-    getrandom::fill(&mut random).map_err(|error| unusable(error.into()))?;
+    getrandom::fill(&mut random).map_err(|error| unusable(std::io::Error::other(error.to_string())))?;
     let (agent, nonce) = random.split_at(16);
     let fresh = Fresh {
         agent: AgentId(agent.try_into().expect("16 bytes were split off")),

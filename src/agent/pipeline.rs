@@ -143,7 +143,7 @@ impl Pipeline {
             watch: DirectoryWatch::new(move || bell.ring_scan()),
             host: Host::new(|name| config.host_sources.includes(name)),
             sample: Sample::default(),
-            host_name: config.host_name.clone().unwrap_or_else(crate::sources::host_name),
+            host_name: config.host_name.clone().unwrap_or_else(system_host_name),
             last_warning: None,
             started: now,
             scan_due: now.monotonic,
@@ -188,9 +188,7 @@ impl Pipeline {
     pub(super) fn finish_reading(&mut self, now: Now, stopping: bool) {
         let deadline = now.monotonic + Duration::from_secs(1);
         self.scan(now);
-        while self.refused.is_empty()
-            && self.read(Now::read()) == Activity::Busy
-            && Instant::now() < deadline
+        while self.refused.is_empty() && self.read(Now::read()) == Activity::Busy && Instant::now() < deadline
         {
             self.make_durable(Now::read());
         }
@@ -559,9 +557,10 @@ impl Pipeline {
         let too_large = matches!(refused, Refused::TooLarge(_));
         let returned = refused.returned();
         let essential = !returned.changes.is_empty()
-            || returned.batch.as_ref().is_some_and(|batch| {
-                matches!(batch.stream, Stream::AccessLines | Stream::WebSummary)
-            });
+            || returned
+                .batch
+                .as_ref()
+                .is_some_and(|batch| matches!(batch.stream, Stream::AccessLines | Stream::WebSummary));
         if essential && !too_large {
             self.refused.push_back(returned);
         } else if let Some(batch) = returned.batch {
@@ -658,4 +657,8 @@ fn host_records(
     }
     records.push(record + "}");
     records.into_iter().map(String::into_bytes).collect()
+}
+
+fn system_host_name() -> String {
+    sysinfo::System::host_name().unwrap_or_else(|_| "unknown".to_owned())
 }

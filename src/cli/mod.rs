@@ -1,10 +1,23 @@
 //! The commands. Each prints for people on stdout, fails with one [`Failure`], and assembles what it needs.
 
+pub mod analyze;
 pub mod args;
+pub mod check;
+pub mod demo;
+pub mod explain;
+pub mod once;
+pub mod own_log;
 pub mod receiver;
+pub mod spool;
+pub mod status;
 
+use std::error::Error;
 use std::fmt;
 use std::io;
+
+use crate::config::Config;
+use receiver::{ReceiverError, ReceiverOptions};
+use status::StatusError;
 
 /// Exit codes of sysexits.h, as far as they are used.
 pub mod exit {
@@ -49,6 +62,85 @@ impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.message)
     }
+}
+
+/// An error with all its causes, once, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A runtime for a command that asks or serves over the network.
+///
+/// # Errors
+/// When the system gives no event queue.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io("the network cannot be used", &error))
+}
+
+/// `watchpost status`: asks the agent of these settings.
+///
+/// # Errors
+/// 69 when no agent answers, 77 when it wants another token, 74 when stdout cannot be written.
+pub fn status_of_agent(config: &Config, json: bool) -> Result<(), Failure> {
+    let Some(address) = config.status_addr else {
+        return Err(Failure::new(exit::UNAVAILABLE, "the status port is off (WATCHPOST_STATUS_ADDR=off)"));
+    };
+    let token = config.status_token.clone();
+    let asked = runtime()?.block_on(status::run(address, token, json, &mut io::stdout()));
+    asked.map_err(|error| {
+        let code = match error {
+            StatusError::Unauthorized(_) => exit::PERMISSION,
+            StatusError::Output(_) => exit::IO,
+            _ => exit::UNAVAILABLE,
+        };
+        Failure::new(code, chain(&error))
+    })
+}
+
+/// `watchpost receiver`: serves until SIGINT, SIGTERM or its own end.
+///
+/// # Errors
+/// 64 for options that make no sense, 74 for an address or a directory that cannot be used.
+pub fn run_receiver(options: ReceiverOptions) -> Result<(), Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let served = runtime()?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).ok();
+        let stop = async move {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                Some(()) = async { terminate.as_mut()?.recv().await } => {}
+            }
+        };
+        let announce =
+            |address| println!("receiving at http://{address}/ (counts at http://{address}/stats)");
+        receiver::serve(options, announce, stop).await
+    });
+    let stats = served.map_err(|error| {
+        let code = match error {
+            ReceiverError::FailRate(_) | ReceiverError::Status(_) | ReceiverError::NotLoopback(_) => {
+                exit::USAGE
+            }
+            _ => exit::IO,
+        };
+        Failure::new(code, chain(&error))
+    })?;
+    println!(
+        "{} records in {} requests, {} of them repeated",
+        grouped(stats.records),
+        grouped(stats.requests),
+        grouped(stats.duplicates)
+    );
+    Ok(())
 }
 
 /// Text of strangers for a terminal: control characters, escapes and direction marks become visible.

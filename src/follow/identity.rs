@@ -39,7 +39,7 @@ impl Identity {
 
 /// FNV-1a, 64 bits: stable over releases, since its values are kept on disk.
 /// Source: Fowler, Noll, Vo; <http://www.isthe.com/chongo/tech/comp/fnv/>.
-pub(super) fn hash(bytes: &[u8]) -> u64 {
+pub fn hash(bytes: &[u8]) -> u64 {
     const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     bytes.iter().fold(OFFSET_BASIS, |state, byte| (state ^ u64::from(*byte)).wrapping_mul(PRIME))
@@ -106,7 +106,7 @@ impl Tail {
     }
 
     /// Value to keep on disk.
-    pub(super) fn hash(&self) -> u64 {
+    pub fn hash(&self) -> u64 {
         hash(&self.bytes)
     }
 }

@@ -10,7 +10,7 @@
 //!  lost its name ─► read to the end until it has stood still for ROTATE_GRACE ─► closed
 //! ```
 
-mod identity;
+pub mod identity;
 mod open;
 mod position;
 mod tracked;

@@ -1,0 +1,227 @@
+//! Which logs are followed and how their lines read: the settings, joined with what nginx.conf says.
+//!
+//! Reads nginx.conf and what it includes; never a log. `check`, `once`, `explain` and the agent all ask here, so
+//! that they agree.
+
+use std::path::Path;
+
+use watchpost_parsers::nginx_conf::{AccessLogDirective, Discovery, Target};
+use watchpost_parsers::{Format, FormatError, nginx_conf};
+
+use crate::config::{AccessLogs, Config, LogFormat};
+use crate::record::Stream;
+use crate::spool::Labels;
+
+/// Where packaged nginx logs when its configuration cannot be read.
+pub const FALLBACK_PATTERN: &str = "/var/log/nginx/*access*.log";
+
+/// What nginx logs to when no access_log is stated.
+const NGINX_DEFAULT_LOG: &str = "/var/log/nginx/access.log";
+
+/// The directory that relative paths in nginx.conf start from, as Debian and nginx.org build it.
+const NGINX_PREFIX: &str = "/usr/share/nginx";
+
+/// Files that one include may name; more are a mistake or an attack.
+const INCLUDED_FILES_MAX: usize = 1_000;
+
+/// How the lines of a log read.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// A known format.
+    Format(Format),
+    /// JSON where a line begins with a brace, combined elsewhere.
+    Detect,
+}
+
+/// One pattern of files whose lines read alike.
+#[derive(Clone, Debug)]
+pub struct LogPlan {
+    /// A path or a shell pattern.
+    pub pattern: String,
+    /// How the lines read.
+    pub reading: Reading,
+    /// For people: where the format comes from.
+    pub format_name: String,
+    /// The virtual host of all its lines, where nginx.conf gives the log to one server alone.
+    pub vhost: Option<Vec<u8>>,
+    /// How long nginx may hold lines back, in milliseconds.
+    pub flush_ms: Option<u64>,
+}
+
+/// All logs to follow.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// One entry a pattern.
+    pub logs: Vec<LogPlan>,
+    /// What should be said about them: logs that cannot be followed, lines that may come late.
+    pub notes: Vec<String>,
+    fallback: LogPlan,
+}
+
+/// A format that the operator wrote and that does not compile.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "WATCHPOST_ACCESS_LOG_FORMAT: {0}; write auto, combined, json, a log_format string as in nginx.conf, or regex: with named groups"
+)]
+pub struct PlanError(String);
+
+impl From<FormatError> for PlanError {
+    fn from(error: FormatError) -> PlanError {
+        PlanError(error.to_string())
+    }
+}
+
+impl Plan {
+    /// Joins the settings with nginx.conf.
+    ///
+    /// # Errors
+    /// A format of the settings that does not compile.
+    pub fn new(config: &Config) -> Result<Plan, PlanError> {
+        let stated = stated_format(&config.access_log_format)?;
+        let discovery = match (&config.access_logs, &stated) {
+            (AccessLogs::None, _) => None,
+            (AccessLogs::Globs(_), Some(_)) => None,
+            _ => discover(&config.nginx_conf),
+        };
+        let (format_name, reading) = match &stated {
+            Some((name, format)) => (name.clone(), Reading::Format(format.clone())),
+            None => ("combined or JSON, by the line".to_owned(), Reading::Detect),
+        };
+        let fallback = LogPlan { pattern: String::new(), reading, format_name, vhost: None, flush_ms: None };
+        let mut plan = Plan { logs: Vec::new(), notes: Vec::new(), fallback };
+        match &config.access_logs {
+            AccessLogs::None => {}
+            AccessLogs::Globs(patterns) => {
+                for pattern in patterns {
+                    plan.add_pattern(pattern, discovery.as_ref(), stated.is_some());
+                }
+            }
+            AccessLogs::Auto => match &discovery {
+                Some(discovery) => plan.add_discovered(discovery, stated.is_some()),
+                None => {
+                    let path = config.nginx_conf.display();
+                    plan.notes.push(format!("{path} cannot be read; following {FALLBACK_PATTERN}"));
+                    plan.add_pattern(FALLBACK_PATTERN, None, false);
+                }
+            },
+        }
+        Ok(plan)
+    }
+
+    /// The plan of the pattern that found a file.
+    pub fn of(&self, pattern: &str) -> &LogPlan {
+        self.logs.iter().find(|log| log.pattern == pattern).unwrap_or(&self.fallback)
+    }
+
+    /// The reading of a line that comes from nowhere in particular: that of the only log, or by the line.
+    pub fn for_any_line(&self) -> &LogPlan {
+        match self.logs.as_slice() {
+            [only] => only,
+            _ => &self.fallback,
+        }
+    }
+
+    /// The labels of a stream's batches.
+    pub fn labels(&self, config: &Config, stream: Stream, host: &str) -> Labels {
+        let or =
+            |setting: &Option<String>, default: &str| setting.clone().unwrap_or_else(|| default.to_owned());
+        let fields: Vec<String> =
+            config.fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Labels {
+            category: or(&config.source_category, stream.default_category()),
+            name: or(&config.source_name, stream.default_source_name()),
+            host: host.to_owned(),
+            fields: fields.join(","),
+        }
+    }
+
+    /// A pattern of the settings. A plain path that nginx.conf knows takes its format from there.
+    fn add_pattern(&mut self, pattern: &str, discovery: Option<&Discovery>, format_is_stated: bool) {
+        let known = discovery.and_then(|discovery| {
+            discovery.logs.iter().find(|log| matches!(&log.target, Target::File(path) if path == pattern))
+        });
+        let mut log = LogPlan { pattern: pattern.to_owned(), ..self.fallback.clone() };
+        if let Some(directive) = known {
+            self.apply(&mut log, directive, format_is_stated);
+        }
+        if self.logs.iter().all(|known| known.pattern != log.pattern) {
+            self.logs.push(log);
+        }
+    }
+
+    fn add_discovered(&mut self, discovery: &Discovery, format_is_stated: bool) {
+        self.notes.extend(discovery.problems.iter().cloned());
+        for directive in &discovery.logs {
+            match &directive.target {
+                Target::File(path) => self.add_pattern(path, Some(discovery), format_is_stated),
+                target => self.notes.push(format!("nginx logs to {target}, which is no file to follow")),
+            }
+        }
+    }
+
+    fn apply(&mut self, log: &mut LogPlan, directive: &AccessLogDirective, format_is_stated: bool) {
+        log.flush_ms = directive.flush_ms;
+        if directive.buffer_bytes.is_some() && directive.flush_ms.is_none() {
+            self.notes.push(format!(
+                "{}: buffer= without flush= holds lines back for as long as it likes; add flush=1s",
+                log.pattern
+            ));
+        }
+        if let [name] = directive.server_names.as_slice() {
+            log.vhost = Some(name.as_bytes().to_vec());
+        }
+        if format_is_stated {
+            return;
+        }
+        let Some(text) = &directive.format else {
+            log.format_name = "combined".to_owned();
+            log.reading = Reading::Format(Format::combined());
+            return;
+        };
+        match Format::from_log_format(text) {
+            Ok(format) => {
+                log.format_name = directive.format_name.clone();
+                log.reading = Reading::Format(format);
+            }
+            Err(error) => {
+                let name = &directive.format_name;
+                self.notes.push(format!("log_format {name} of nginx.conf is not understood: {error}"));
+            }
+        }
+    }
+}
+
+/// The format that the settings state; `None` for `auto`.
+fn stated_format(setting: &LogFormat) -> Result<Option<(String, Format)>, PlanError> {
+    Ok(match setting {
+        LogFormat::Auto => None,
+        LogFormat::Combined => Some(("combined".to_owned(), Format::combined())),
+        LogFormat::Json => Some(("JSON".to_owned(), Format::json())),
+        LogFormat::LogFormat(text) => {
+            Some(("the log_format of the settings".to_owned(), Format::from_log_format(text)?))
+        }
+        LogFormat::Regex(pattern) => {
+            Some(("the regex of the settings".to_owned(), Format::from_regex(pattern)?))
+        }
+    })
+}
+
+/// What nginx.conf says; `None` when it cannot be read.
+fn discover(path: &Path) -> Option<Discovery> {
+    let text = std::fs::read(path).ok()?;
+    let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+    let mut include = |pattern: &str| -> Vec<(String, String)> {
+        let pattern = directory.join(pattern);
+        let Ok(paths) = glob::glob(&pattern.to_string_lossy()) else { return Vec::new() };
+        paths
+            .flatten()
+            .take(INCLUDED_FILES_MAX)
+            .filter_map(|path| {
+                let text = std::fs::read(&path).ok()?;
+                Some((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()))
+            })
+            .collect()
+    };
+    let text = String::from_utf8_lossy(&text);
+    Some(nginx_conf::access_logs(&text, NGINX_PREFIX, NGINX_DEFAULT_LOG, &mut include))
+}

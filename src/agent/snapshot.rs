@@ -1,0 +1,136 @@
+//! What the status port shows: every number of one moment, taken together.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::pipeline::Pipeline;
+use crate::clock::Now;
+use crate::follow::Tracked;
+use crate::record::{Loss, LossReason};
+use crate::sources::{prometheus_text, to_json};
+use crate::spool::SpoolState;
+use crate::status::{AgentStatus, FileStatus, Ledger, Snapshot, SourceStatus, SpoolStatus};
+
+/// What kind of log a file is.
+const ACCESS_LOG: &str = "access_log";
+
+impl Pipeline {
+    /// Shows the state of this moment.
+    pub(super) fn publish(&mut self, now: Now) {
+        let spool = self.spool.status();
+        let held = spool.lines + self.lines_in_memory();
+        let mut losses: BTreeMap<LossReason, Loss> = spool.lost.clone();
+        for (reason, loss) in self.account.lost() {
+            let total = losses.entry(reason).or_default();
+            total.lines += loss.lines;
+            total.bytes += loss.bytes;
+        }
+        let losses: Vec<(LossReason, Loss)> = losses.into_iter().collect();
+        let mut host_prometheus = String::new();
+        prometheus_text(&self.sample, &mut host_prometheus);
+        let snapshot = Snapshot {
+            agent: AgentStatus {
+                name: "watchpost".to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                host: self.host_name.clone(),
+                id: self.spool.agent_id().to_string(),
+                pid: std::process::id(),
+                uptime_s: now.since(self.started.monotonic).as_secs(),
+            },
+            web: self.web_value(),
+            host: to_json(&self.sample),
+            host_prometheus,
+            sources: self.source_statuses(),
+            files: self.file_statuses(),
+            ledger: Ledger::new(
+                self.account.read,
+                spool.delivered.lines,
+                held,
+                self.account.filtered,
+                &losses,
+            ),
+            spool: SpoolStatus {
+                batches: spool.batches,
+                bytes: spool.bytes,
+                bytes_max: spool.bytes_max,
+                oldest_age_s: spool
+                    .oldest_created_ms
+                    .map_or(0.0, |created| (now.wall - created).max(0) as f64 / 1000.0),
+                state: match &spool.state {
+                    SpoolState::Ok if self.is_blocked() => "full".to_owned(),
+                    SpoolState::Ok => "ok".to_owned(),
+                    SpoolState::Full => "full".to_owned(),
+                    SpoolState::Degraded(_) => "degraded".to_owned(),
+                },
+            },
+            delivery: self.delivery_value(),
+            problems: self.problems(&spool.state),
+        };
+        self.board.publish(snapshot);
+    }
+
+    /// The windows, with what the reader knows of the lines that did not parse.
+    fn web_value(&self) -> Value {
+        let mut web = serde_json::to_value(self.windows.view()).expect("numbers and names are always JSON");
+        if let Some(totals) = web.get_mut("totals").and_then(Value::as_object_mut) {
+            let reasons = serde_json::to_value(&self.account.unparsed).expect("names and counts");
+            totals.insert("unparsed_reasons".to_owned(), reasons);
+            totals.insert("redacted".to_owned(), self.account.redacted.into());
+            totals.insert("cut".to_owned(), self.account.cut.into());
+        }
+        web
+    }
+
+    fn source_statuses(&self) -> Vec<SourceStatus> {
+        let state = |source: &crate::sources::SourceState| SourceStatus {
+            name: source.name.to_owned(),
+            ok: source.ok,
+            duration_ms: source.duration_ms,
+            last_error: source.last_error.clone().or_else(|| source.not_available.clone()),
+        };
+        self.sample.sources.iter().map(state).collect()
+    }
+
+    fn file_statuses(&self) -> Vec<FileStatus> {
+        let open = self.follower.files().map(|file| self.file_status(file));
+        let blocked = self.follower.blocked().iter().map(|(path, blocked)| FileStatus {
+            path: path.display().to_string(),
+            kind: ACCESS_LOG.to_owned(),
+            state: blocked.state.to_owned(),
+            last_error: Some(blocked.message.clone()),
+            ..FileStatus::default()
+        });
+        open.chain(blocked).collect()
+    }
+
+    fn file_status(&self, file: &Tracked) -> FileStatus {
+        FileStatus {
+            path: file.path.display().to_string(),
+            kind: ACCESS_LOG.to_owned(),
+            state: file.state().to_owned(),
+            position: file.offset(),
+            size: file.size(),
+            lag_bytes: file.size().saturating_sub(file.offset()),
+            unparsed: self.readers.get(&file.id).map_or(0, |reader| reader.unparsed),
+            last_error: file.error().map(str::to_owned),
+        }
+    }
+
+    /// What an operator should look at, beside what the port finds by itself.
+    fn problems(&self, state: &SpoolState) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let SpoolState::Degraded(reason) = state {
+            problems.push(format!("spool: {reason}; reading has stopped, the logs are the buffer"));
+        }
+        for (path, blocked) in self.follower.blocked() {
+            problems.push(format!("{}: {}", path.display(), blocked.message));
+        }
+        for file in self.follower.files() {
+            if let Some(error) = file.error() {
+                problems.push(format!("{}: {error}", file.path.display()));
+            }
+        }
+        problems
+    }
+}
