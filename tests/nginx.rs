@@ -80,11 +80,14 @@ fn send(address: SocketAddr, count: u64, path: impl Fn(u64) -> String) {
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
     for index in 0..count {
         write!(stream, "GET {} HTTP/1.1\r\nHost: shop.example\r\n\r\n", path(index)).expect("sent");
-        read_answer(&mut stream);
+        if !read_answer(&mut stream) {
+            stream = TcpStream::connect(address).expect("nginx");
+        }
     }
 }
 
-fn read_answer(stream: &mut TcpStream) {
+/// Reads one answer whole; `false` when nginx closes the connection behind it, as it does after a 500.
+fn read_answer(stream: &mut TcpStream) -> bool {
     let mut answer = Vec::new();
     let mut byte = [0; 4096];
     loop {
@@ -95,7 +98,7 @@ fn read_answer(stream: &mut TcpStream) {
         let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         if answer.len() >= end + 4 + length.unwrap_or(0) {
-            return;
+            return !head.contains("connection: close");
         }
     }
 }

@@ -270,12 +270,15 @@ fn totals_and_windows_survive_a_stop_and_a_reload_loses_no_line() {
         agent.signal("HUP");
         agent.wait_status("reading after the reload", |status| number(status, "/ledger/lines/read") > before + 200);
     }
+    let covered = |status: &Value| status["web"]["windows"]["10s"]["coverage"].as_f64() == Some(1.0);
+    agent.wait_status("ten seconds to be covered", covered);
     assert_eq!(agent.stop(), Some(0), "{}", agent.output());
     agent.start();
+    let status = agent.status();
+    assert!(number(&status, "/agent/uptime_s") < 5 && covered(&status), "{}", status["web"]["windows"]);
     let written = writer.finish();
-    let status = agent.wait_shipped(written.len() as u64);
+    agent.wait_shipped(written.len() as u64);
     assert_each_once(&written, &receiver.lines());
-    assert!(status["web"]["windows"]["10s"]["coverage"].as_f64() > Some(0.9), "{}", status["web"]["windows"]);
     assert_summaries_add_up(&agent, &receiver, written.len() as u64);
 }
 
