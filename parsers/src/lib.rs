@@ -1,3 +1,25 @@
-//! Text to values: nginx formats and lines. No I/O, no panic.
+//! Text to values: nginx formats, access lines, routes and nginx.conf.
+//!
+//! What it owns: the meaning of the text that a web server writes. What it must never do: input or output, read a clock or the
+//! environment, or panic: a bad line is a value with a reason. The crate has no std, so the compiler holds it to the first two.
+//!
+//! Read in this order: [`AccessLine`] (what a line gives), [`Format`] (how lines look), [`Parser`] (bytes to lines), then
+//! [`route`], [`upstream`], [`time`], [`mod@escape`] and [`nginx_conf`].
 #![no_std]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::unreachable))]
+
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod access;
+mod bytes;
+pub mod escape;
+pub mod nginx_conf;
+pub mod route;
+pub mod time;
+pub mod upstream;
+
+pub use access::{
+    AccessLine, Expected, Field, FieldSet, Format, FormatError, LINE_BYTES_MAX, Parser, Snippet, Unparsed,
+};

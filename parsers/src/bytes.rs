@@ -1,0 +1,112 @@
+//! The few operations on bytes that every parser here shares.
+//!
+//! What it must never do: index. Every look-up is a `get`, so a wrong position is an empty answer and not a panic.
+
+/// The bytes from `start` to `end`, empty when that is not inside `text`.
+pub(crate) fn part(text: &[u8], start: usize, end: usize) -> &[u8] {
+    text.get(start..end).unwrap_or(&[])
+}
+
+/// The bytes from `start` on, empty past the end.
+pub(crate) fn rest(text: &[u8], start: usize) -> &[u8] {
+    text.get(start..).unwrap_or(&[])
+}
+
+/// How many bytes `text` has from `at` on that satisfy `wanted`.
+pub(crate) fn run_length(text: &[u8], at: usize, wanted: impl Fn(u8) -> bool) -> usize {
+    rest(text, at).iter().take_while(|byte| wanted(**byte)).count()
+}
+
+/// A decimal number without sign; None when empty, when another byte is in it, or past u64.
+pub(crate) fn whole_number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut value: u64 = 0;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    Some(value)
+}
+
+/// Seconds with an optional fraction, as nginx prints times (`0.123`), in milliseconds; digits past the third are cut off.
+pub(crate) fn seconds_as_ms(text: &[u8]) -> Option<u64> {
+    let (whole, fraction) = match memchr::memchr(b'.', text) {
+        Some(dot) => (part(text, 0, dot), rest(text, dot + 1)),
+        None => (text, &[][..]),
+    };
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let seconds = if whole.is_empty() { 0 } else { whole_number(whole)? };
+    let mut ms: u64 = 0;
+    for position in 0..3 {
+        let digit = match fraction.get(position) {
+            Some(byte) if byte.is_ascii_digit() => u64::from(byte - b'0'),
+            Some(_) => return None,
+            None => 0,
+        };
+        ms = ms * 10 + digit;
+    }
+    if !rest(fraction, 3).iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    seconds.checked_mul(1000)?.checked_add(ms)
+}
+
+/// The value of one hexadecimal digit.
+pub(crate) fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// The value of the two hexadecimal digits at `at`.
+pub(crate) fn hex_pair(text: &[u8], at: usize) -> Option<u8> {
+    let high = hex_digit(*text.get(at)?)?;
+    let low = hex_digit(*text.get(at + 1)?)?;
+    Some(high * 16 + low)
+}
+
+/// Whether the byte at `at` has an odd number of backslashes before it, none of them before `floor`.
+pub(crate) fn is_escaped(text: &[u8], floor: usize, at: usize) -> bool {
+    let before = part(text, floor, at);
+    before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_become_milliseconds_without_rounding_through_a_float() {
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(seconds_as_ms(text.as_bytes()), expected, "{text}")
+        };
+        check("0.123", Some(123));
+        check("24388.5", Some(24_388_500));
+        check("7", Some(7000));
+        check("1.0019", Some(1001));
+        check(".25", Some(250));
+        check("", None);
+        check(".", None);
+        check("-", None);
+        check("1.2.3", None);
+        check("1e3", None);
+        check("99999999999999999999", None);
+    }
+
+    #[test]
+    fn a_quote_is_escaped_by_an_odd_number_of_backslashes() {
+        assert!(is_escaped(br#"a\""#, 0, 2));
+        assert!(!is_escaped(br#"a\\""#, 0, 3));
+        assert!(!is_escaped(br#"\""#, 1, 1));
+    }
+}

@@ -1,0 +1,288 @@
+//! The three times that nginx logs, as milliseconds since 1970.
+//!
+//! What it owns: `$time_local`, `$time_iso8601` and `$msec`, and a cache of the last second. What it must never do: read a clock
+//! or guess a zone; every nginx time states its own. All of them name the completion of a request, not its arrival.
+
+use crate::bytes::{part, rest, seconds_as_ms, whole_number};
+
+/// Bytes of `$time_local`: `17/May/2015:10:05:03 +0000`.
+pub const LOCAL_BYTES: usize = 26;
+/// Bytes of `$time_iso8601` as nginx writes it: `2015-05-17T10:05:03+00:00`.
+pub const ISO8601_BYTES: usize = 25;
+
+/// A number from here on counts milliseconds, not seconds (in seconds it would be the year 5138).
+const MILLISECONDS_FROM: u64 = 100_000_000_000;
+/// A number from here on counts microseconds.
+const MICROSECONDS_FROM: u64 = 100_000_000_000_000;
+/// A number from here on counts nanoseconds.
+const NANOSECONDS_FROM: u64 = 100_000_000_000_000_000;
+
+/// `$time_local`, exactly 26 bytes.
+pub fn local_ms(text: &[u8]) -> Option<i64> {
+    if text.len() != LOCAL_BYTES || !local_shape(text) {
+        return None;
+    }
+    let month = match part(text, 3, 6) {
+        b"Jan" => 1,
+        b"Feb" => 2,
+        b"Mar" => 3,
+        b"Apr" => 4,
+        b"May" => 5,
+        b"Jun" => 6,
+        b"Jul" => 7,
+        b"Aug" => 8,
+        b"Sep" => 9,
+        b"Oct" => 10,
+        b"Nov" => 11,
+        b"Dec" => 12,
+        _ => return None,
+    };
+    let day = two_digits(text, 0)?;
+    let year = two_digits(text, 7)? * 100 + two_digits(text, 9)?;
+    let seconds = date_seconds(year, month, day)?
+        + clock_seconds(two_digits(text, 12)?, two_digits(text, 15)?, two_digits(text, 18)?)?;
+    Some((seconds - zone_seconds(rest(text, 21))?) * 1000)
+}
+
+/// ISO 8601 with `T` or a blank, an optional fraction, and a zone (`Z`, `+00:00`, `+0000`); without a zone it is UTC.
+pub fn iso8601_ms(text: &[u8]) -> Option<i64> {
+    let year = two_digits(text, 0)? * 100 + two_digits(text, 2)?;
+    let separators = [(4, b"-"), (7, b"-"), (13, b":"), (16, b":")];
+    if separators.iter().any(|(at, wanted)| part(text, *at, at + 1) != *wanted)
+        || !matches!(text.get(10), Some(b'T' | b't' | b' '))
+    {
+        return None;
+    }
+    let seconds = date_seconds(year, two_digits(text, 5)?, two_digits(text, 8)?)?
+        + clock_seconds(two_digits(text, 11)?, two_digits(text, 14)?, two_digits(text, 17)?)?;
+    let mut tail = rest(text, 19);
+    let mut fraction_ms = 0;
+    if matches!(tail.first(), Some(b'.' | b',')) {
+        let digits = crate::bytes::run_length(tail, 1, |byte| byte.is_ascii_digit());
+        if digits == 0 {
+            return None;
+        }
+        for position in 1..=3 {
+            let digit = tail
+                .get(position)
+                .filter(|byte| byte.is_ascii_digit())
+                .map_or(0, |byte| i64::from(byte - b'0'));
+            fraction_ms = fraction_ms * 10 + if position <= digits { digit } else { 0 };
+        }
+        tail = rest(tail, 1 + digits);
+    }
+    Some((seconds - zone_seconds(tail)?) * 1000 + fraction_ms)
+}
+
+/// `$msec`: seconds with milliseconds (`1431857103.123`). A larger number is read as the milli-, micro- or nanoseconds that it is.
+pub fn epoch_ms(text: &[u8]) -> Option<i64> {
+    let value = match whole_number(text) {
+        Some(number) if number >= NANOSECONDS_FROM => number / 1_000_000,
+        Some(number) if number >= MICROSECONDS_FROM => number / 1000,
+        Some(number) if number >= MILLISECONDS_FROM => number,
+        _ => seconds_as_ms(text)?,
+    };
+    i64::try_from(value).ok()
+}
+
+/// Whatever of the three `text` is.
+pub fn any_ms(text: &[u8]) -> Option<i64> {
+    match text.get(2) {
+        Some(b'/') => local_ms(text),
+        _ if text.get(4) == Some(&b'-') => iso8601_ms(text),
+        _ => epoch_ms(text),
+    }
+}
+
+/// Whether `text` begins with the separators and digits of `$time_local`; the names and ranges are not looked at.
+pub(crate) fn local_shape(text: &[u8]) -> bool {
+    const SHAPE: &[u8; LOCAL_BYTES] = b"00/aaa/0000:00:00:00 s0000";
+    let Some(found) = text.first_chunk::<LOCAL_BYTES>() else { return false };
+    found.iter().zip(SHAPE).all(|(byte, wanted)| match wanted {
+        b'0' => byte.is_ascii_digit(),
+        b'a' => byte.is_ascii_alphabetic(),
+        b's' => matches!(byte, b'+' | b'-'),
+        other => byte == other,
+    })
+}
+
+/// Whether `text` begins with the separators and digits of `$time_iso8601`.
+pub(crate) fn iso8601_shape(text: &[u8]) -> bool {
+    const SHAPE: &[u8; ISO8601_BYTES] = b"0000-00-00T00:00:00s00:00";
+    let Some(found) = text.first_chunk::<ISO8601_BYTES>() else { return false };
+    found.iter().zip(SHAPE).all(|(byte, wanted)| match wanted {
+        b'0' => byte.is_ascii_digit(),
+        b's' => matches!(byte, b'+' | b'-'),
+        other => byte == other,
+    })
+}
+
+fn two_digits(text: &[u8], at: usize) -> Option<i64> {
+    let tens = text.get(at).filter(|byte| byte.is_ascii_digit())?;
+    let ones = text.get(at + 1).filter(|byte| byte.is_ascii_digit())?;
+    Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+}
+
+fn clock_seconds(hour: i64, minute: i64, second: i64) -> Option<i64> {
+    // 60 is a leap second, which POSIX counts as the first second of the next minute.
+    (hour < 24 && minute < 60 && second <= 60).then_some(hour * 3600 + minute * 60 + second)
+}
+
+fn date_seconds(year: i64, month: i64, day: i64) -> Option<i64> {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_in_month = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 if leap => 29,
+        2 => 28,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if day < 1 || day > days_in_month {
+        return None;
+    }
+    // Days from the civil date, after Howard Hinnant, "chrono-compatible low-level date algorithms": the year begins in March.
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    Some((era * 146_097 + day_of_era - 719_468) * 86_400)
+}
+
+fn zone_seconds(zone: &[u8]) -> Option<i64> {
+    let sign = match zone {
+        [] | [b'Z' | b'z'] => return Some(0),
+        [b'+', ..] => 1,
+        [b'-', ..] => -1,
+        _ => return None,
+    };
+    let minutes_at = match zone.len() {
+        5 => 3,
+        6 if zone.get(3) == Some(&b':') => 4,
+        3 => return Some(sign * two_digits(zone, 1)? * 3600),
+        _ => return None,
+    };
+    let minutes = two_digits(zone, minutes_at)?;
+    (minutes < 60).then_some(sign * (two_digits(zone, 1)? * 3600 + minutes * 60))
+}
+
+/// Remembers the text of the last second: on a busy server most lines carry the same one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastSecond {
+    text: [u8; LOCAL_BYTES],
+    length: usize,
+    ms: i64,
+}
+
+impl LastSecond {
+    /// What `parse` makes of `text`, without asking it twice for the same text.
+    pub(crate) fn get(&mut self, text: &[u8], parse: fn(&[u8]) -> Option<i64>) -> Option<i64> {
+        if self.length > 0 && part(&self.text, 0, self.length) == text {
+            return Some(self.ms);
+        }
+        let ms = parse(text)?;
+        if let Some(kept) = self.text.get_mut(..text.len()) {
+            kept.copy_from_slice(text);
+            self.length = text.len();
+            self.ms = ms;
+        }
+        Some(ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn the_three_times_of_nginx() {
+        let check =
+            |text: &str, expected: Option<i64>| assert_eq!(any_ms(text.as_bytes()), expected, "{text}");
+        check("17/May/2015:10:05:03 +0000", Some(1_431_857_103_000));
+        check("17/May/2015:12:05:03 +0200", Some(1_431_857_103_000));
+        check("17/May/2015:04:35:03 -0530", Some(1_431_857_103_000));
+        check("31/Dec/2016:23:59:60 +0000", Some(1_483_228_800_000));
+        check("29/Feb/2015:10:05:03 +0000", None);
+        check("29/Feb/2016:10:05:03 +0000", Some(1_456_740_303_000));
+        check("17/Mai/2015:10:05:03 +0000", None);
+        check("17/May/2015:24:05:03 +0000", None);
+        check("17/May/2015:10:05:03 +0060", None);
+        check("17/May/2015:10:05:03 +000", None);
+        check("2015-05-17T10:05:03+00:00", Some(1_431_857_103_000));
+        check("2015-05-17T10:05:03.123456Z", Some(1_431_857_103_123));
+        check("2015-05-17 10:05:03.5+0000", Some(1_431_857_103_500));
+        check("2015-05-17T10:05:03", Some(1_431_857_103_000));
+        check("2015-13-17T10:05:03Z", None);
+        check("2015-05-17T10:05:03.Z", None);
+        check("2015-05-17T10:05", None);
+        check("1431857103.123", Some(1_431_857_103_123));
+        check("1431857103", Some(1_431_857_103_000));
+        check("1431857103123", Some(1_431_857_103_123));
+        check("1431857103123456", Some(1_431_857_103_123));
+        check("1431857103123456789", Some(1_431_857_103_123));
+        check("", None);
+        check("-", None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_second_is_read_back(seconds in -62_135_596_800i64..253_402_300_799, zone_minutes in -14 * 60i64..14 * 60) {
+            let local = seconds + zone_minutes * 60;
+            let (year, month, day) = civil(local.div_euclid(86_400));
+            prop_assume!((1..=9999).contains(&year));
+            let clock = local.rem_euclid(86_400);
+            let sign = if zone_minutes < 0 { '-' } else { '+' };
+            let zone = zone_minutes.abs();
+            let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+            let iso = std::format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{sign}{:02}:{:02}", zone / 60, zone % 60);
+            prop_assert!(iso8601_shape(iso.as_bytes()));
+            prop_assert_eq!(iso8601_ms(iso.as_bytes()), Some(seconds * 1000));
+            let name = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month as usize - 1];
+            let text = std::format!("{day:02}/{name}/{year:04}:{hour:02}:{minute:02}:{second:02} {sign}{:02}{:02}", zone / 60, zone % 60);
+            prop_assert_eq!(local_ms(text.as_bytes()), Some(seconds * 1000));
+        }
+
+        #[test]
+        fn any_bytes_are_survived(text: Vec<u8>) {
+            any_ms(&text);
+            local_ms(&text);
+            iso8601_ms(&text);
+            epoch_ms(&text);
+        }
+    }
+
+    /// The date of a day, counted the slow way: year by year, month by month.
+    fn civil(mut days: i64) -> (i64, i64, i64) {
+        let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let mut year = 1970;
+        while days < 0 {
+            year -= 1;
+            days += if leap(year) { 366 } else { 365 };
+        }
+        while days >= if leap(year) { 366 } else { 365 } {
+            days -= if leap(year) { 366 } else { 365 };
+            year += 1;
+        }
+        let february = if leap(year) { 29 } else { 28 };
+        for (index, length) in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31].into_iter().enumerate()
+        {
+            if days < length {
+                return (year, index as i64 + 1, days + 1);
+            }
+            days -= length;
+        }
+        (year, 12, 31)
+    }
+
+    #[test]
+    fn the_cache_answers_only_for_its_own_text() {
+        let mut cache = LastSecond::default();
+        assert_eq!(cache.get(b"", local_ms), None);
+        assert_eq!(cache.get(b"17/May/2015:10:05:03 +0000", local_ms), Some(1_431_857_103_000));
+        assert_eq!(cache.get(b"17/May/2015:10:05:03 +0000", local_ms), Some(1_431_857_103_000));
+        assert_eq!(cache.get(b"17/May/2015:10:05:04 +0000", local_ms), Some(1_431_857_104_000));
+        assert_eq!(cache.get(b"nonsense", local_ms), None);
+    }
+}
