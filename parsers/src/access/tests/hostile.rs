@@ -67,7 +67,7 @@ fn lines_of_two_megabytes_are_read() {
     let mut parser = Parser::new(Format::combined());
     let found = parser.parse(line.as_bytes()).map(|line| line.agent.map(<[u8]>::len));
     assert_eq!(found, Ok(Some(agent.len())));
-    let line = std::format!(r#"{{"status":200,"agent":"{}"}}"#, agent.replace('a', "\\"));
+    let line = std::format!(r#"{{"status":200,"agent":"{}"}}"#, agent.replace('a', r"\\"));
     let mut parser = Parser::new(Format::json());
     let found = parser.parse(line.as_bytes()).map(|line| line.agent.map(<[u8]>::len));
     assert_eq!(found, Ok(Some(agent.len())));
