@@ -1,4 +1,8 @@
 //! x
-use std::path::PathBuf; use super::Failure; use crate::config::Config;
+use super::Failure;
+use crate::config::Config;
+use std::path::PathBuf;
 /// x
-pub fn run(_: &[PathBuf], _: bool, _: &Config) -> Result<(), Failure> { Ok(()) }
+pub fn run(_: &[PathBuf], _: bool, _: &Config) -> Result<(), Failure> {
+    Ok(())
+}

@@ -78,7 +78,8 @@ fn check_logs(report: &mut Report, plan: &Plan) {
         report.note(printable(note.as_bytes()));
     }
     let patterns = plan.logs.iter().map(|log| log.pattern.clone()).collect();
-    let mut follower = Follower::new(Options { patterns, first_start_at_end: true }, std::iter::empty(), true);
+    let mut follower =
+        Follower::new(Options { patterns, first_start_at_end: true }, std::iter::empty(), true);
     follower.scan(Instant::now());
     for file in follower.files() {
         let log = plan.of(&file.pattern);
@@ -103,12 +104,17 @@ fn check_logs(report: &mut Report, plan: &Plan) {
 /// What to do about a path that is not read.
 fn cure_for(state: &str, path: &Path) -> String {
     match state {
-        "missing" => "it is read from its start as soon as it appears; if the name is wrong, set WATCHPOST_ACCESS_LOGS".to_owned(),
+        "missing" => {
+            "it is read from its start as soon as it appears; if the name is wrong, set WATCHPOST_ACCESS_LOGS"
+                .to_owned()
+        }
         "unreadable" => {
             let path = printable(path.display().to_string().as_bytes());
             match group_that_may_read(Path::new(&path)) {
                 Some(group) => format!("join the group that may read it: usermod -aG {group} watchpost"),
-                None => format!("give the agent's user the right to read it: setfacl -m u:watchpost:r {path}"),
+                None => {
+                    format!("give the agent's user the right to read it: setfacl -m u:watchpost:r {path}")
+                }
             }
         }
         "compressed" => "follow the plain log; compressed ones are for `watchpost analyze`".to_owned(),
@@ -180,7 +186,9 @@ fn check_port(report: &mut Report, config: &Config) {
         Some(address) => match TcpListener::bind(address) {
             Ok(_) => report.good(format!("{address} is free")),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                report.note(format!("{address} is in use; that is well if the agent runs: `watchpost status` tells"));
+                report.note(format!(
+                    "{address} is in use; that is well if the agent runs: `watchpost status` tells"
+                ));
             }
             Err(error) => report.problem(
                 format!("{address}: {error}"),

@@ -1,4 +1,8 @@
 //! x
-use std::ffi::OsStr; use super::Failure; use crate::config::Config;
+use super::Failure;
+use crate::config::Config;
+use std::ffi::OsStr;
 /// x
-pub fn run(_: &OsStr, _: &Config) -> Result<(), Failure> { Ok(()) }
+pub fn run(_: &OsStr, _: &Config) -> Result<(), Failure> {
+    Ok(())
+}

@@ -36,7 +36,8 @@ pub fn cat(config: &Config, seq: Option<u64>) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout());
     let mut damaged = Vec::new();
     for batch in wanted {
-        let body = batch_body(&disk, batch).map_err(|error| Failure::io("the spool cannot be read", &error))?;
+        let body =
+            batch_body(&disk, batch).map_err(|error| Failure::io("the spool cannot be read", &error))?;
         match body.and_then(|body| decompress(&body, batch.raw_bytes as usize)) {
             Some(records) => out.write_all(&records).or_else(ignore_closed_pipe)?,
             None => damaged.push(batch.id.seq.to_string()),
@@ -60,7 +61,9 @@ fn open(config: &Config) -> Result<(DirDisk, Vec<SegmentView>), Failure> {
     }
     let unreadable = |error: OpenError| {
         let code = match &error {
-            OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => exit::PERMISSION,
+            OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                exit::PERMISSION
+            }
             _ => exit::IO,
         };
         Failure::new(code, format!("the spool at {}: {}", path.display(), chain(&error)))
@@ -107,8 +110,10 @@ fn write_batch(out: &mut impl Write, batch: &BatchView) -> io::Result<()> {
         BatchState::Settled => "settled",
         BatchState::Damaged => "DAMAGED",
     };
-    let created = jiff::Timestamp::from_millisecond(batch.created_ms)
-        .map_or_else(|_| batch.created_ms.to_string(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let created = jiff::Timestamp::from_millisecond(batch.created_ms).map_or_else(
+        |_| batch.created_ms.to_string(),
+        |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    );
     writeln!(
         out,
         "  {:>8}  {created}  {state:<7}  {:>9} records  {:>9} lines  {:>10}  {}",
