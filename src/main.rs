@@ -49,7 +49,7 @@ fn dispatch(invocation: Invocation) -> Result<(), Failure> {
 /// Runs the agent until it is asked to stop; a reload begins it anew in the same process.
 fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>) -> Result<(), Failure> {
     let mut config = load(flags, environment)?;
-    cli::own_log::start(config.log);
+    cli::own_log::start(config.log, environment);
     if flags.contains_key("WATCHPOST_SUMO_URL") {
         tracing::warn!("--sumo-url shows the URL to everybody who can list processes; use --sumo-url-file");
     }

@@ -76,6 +76,11 @@ impl Account {
         })
     }
 
+    /// Whether something was counted that is not durable yet.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     /// The value to make durable, if it changed since the last call.
     pub fn change(&mut self) -> Option<StateChange> {
         if !std::mem::take(&mut self.dirty) {

@@ -8,8 +8,10 @@ pub mod edges;
 pub mod events;
 pub mod ledger;
 mod lines;
+mod outbox;
 mod pipeline;
 pub mod plan;
+mod reading;
 mod settle;
 mod snapshot;
 

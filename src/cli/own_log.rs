@@ -1,5 +1,6 @@
 //! The agent's own log: to stderr, with journald's priorities where journald reads it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal};
 
@@ -11,16 +12,20 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::LogLevel;
 
-/// Set by systemd when stderr goes to the journal.
+/// Set by systemd when stderr goes to the journal: systemd.exec(5).
 const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
+/// Set by people who want no colours: no-color.org.
+const NO_COLOR_VARIABLE: &str = "NO_COLOR";
+
 /// Begins to print. Later calls change nothing.
-pub fn start(level: LogLevel) {
-    let format = if std::env::var_os(JOURNAL_VARIABLE).is_some() { Format::Journal } else { Format::Plain };
+pub fn start(level: LogLevel, environment: &BTreeMap<String, String>) {
+    let journal = environment.contains_key(JOURNAL_VARIABLE);
+    let format = if journal { Format::Journal } else { Format::Plain };
     let _ = tracing_subscriber::fmt()
         .with_max_level(level.level())
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(io::stderr().is_terminal() && !environment.contains_key(NO_COLOR_VARIABLE))
         .event_format(format)
         .try_init();
 }

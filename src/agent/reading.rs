@@ -1,0 +1,173 @@
+//! From files to counts: which files there are, their lines in fair turns, what happened to them.
+//!
+//! Reading stops while the spool refuses lines; nothing here decides what a line means.
+
+use std::time::Duration;
+
+use super::events::{Event, Severity};
+use super::lines::{Reader, Sink};
+use super::pipeline::{Activity, Pipeline};
+use crate::clock::Now;
+use crate::follow::Notice;
+use crate::record::{Loss, LossReason};
+use crate::window::FileProgress;
+
+/// Bytes of one file before the others get their turn.
+const TURN_BYTES: u64 = 1 << 20;
+
+/// Bytes of all files before answers, status and flushing get theirs.
+const TICK_BYTES: u64 = 8 << 20;
+
+/// Between two looks for files that no event announced.
+const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Pipeline {
+    pub(super) fn scan(&mut self, now: Now) {
+        self.follower.scan(now.monotonic);
+        self.watch.set(&self.follower.directories());
+        if let Some(notice) = self.watch.take_notice() {
+            tracing::warn!("{notice}");
+        }
+        self.scan_due = now.monotonic + SCAN_INTERVAL;
+        self.take_notices(now);
+    }
+
+    /// Reads every file in turn until all are drained or the budget of the tick is spent.
+    pub(super) fn read(&mut self, now: Now) -> Activity {
+        let mut activity = Activity::Idle;
+        let mut budget = TICK_BYTES;
+        let mut waiting = self.follower.ids();
+        while !waiting.is_empty() && budget > 0 {
+            let mut still_waiting = Vec::new();
+            for id in waiting {
+                let before = self.follower.file(id).map_or(0, |file| file.offset());
+                let more = self.read_file(id, now, &mut activity);
+                let after = self.follower.file(id).map_or(before, |file| file.offset());
+                budget = budget.saturating_sub(after.saturating_sub(before));
+                if !self.refused.is_empty() {
+                    return Activity::Idle;
+                }
+                if more {
+                    still_waiting.push(id);
+                }
+            }
+            waiting = still_waiting;
+        }
+        if waiting.is_empty() { activity } else { Activity::Busy }
+    }
+
+    /// One turn of one file; closes the batch when it is full. `true` when more lines wait.
+    pub(super) fn read_file(&mut self, id: u64, now: Now, activity: &mut Activity) -> bool {
+        let Some(file) = self.follower.file(id) else { return false };
+        let reader = self.readers.entry(id).or_insert_with(|| Reader::new(self.plan.of(&file.pattern)));
+        let was_empty = self.lines.builder.is_empty();
+        let mut sink = Sink {
+            account: &mut self.account,
+            windows: &mut self.windows,
+            builder: &mut self.lines.builder,
+            shipping: &mut self.shipping,
+            file: window_file(id),
+            read_at: now.wall,
+        };
+        let turn = self.follower.turn(id, TURN_BYTES, now.monotonic, &mut |line| sink.take(reader, line));
+        reader.caught_up = !turn.more;
+        if turn.lines > 0 {
+            *activity = Activity::Active;
+        }
+        if was_empty && !self.lines.builder.is_empty() {
+            self.lines.since = Some(now.monotonic);
+        }
+        if self.lines.builder.is_nearly_full() || (turn.more && turn.lines == 0) {
+            self.close_lines();
+        }
+        if turn.finished {
+            self.readers.remove(&id);
+            self.windows.forget_file(window_file(id));
+        }
+        self.take_notices(now);
+        turn.more
+    }
+
+    /// Says what happened to files, and counts what was lost with them.
+    pub(super) fn take_notices(&mut self, now: Now) {
+        for notice in self.follower.take_notices() {
+            match notice {
+                Notice::Opened { path, offset, resumed } => {
+                    tracing::info!(path = %path.display(), offset, resumed, "following a file");
+                    if offset > 0 && !resumed {
+                        self.windows.gap(now.wall);
+                    }
+                    self.announce_files();
+                }
+                Notice::Rewritten { path, lost_bytes } => {
+                    self.lose(LossReason::Truncated, Loss { lines: 0, bytes: lost_bytes });
+                    let path = path.display().to_string();
+                    let severity = if lost_bytes > 0 { Severity::Error } else { Severity::Warn };
+                    let message = format!("{path} was truncated or rewritten; it is read from its start");
+                    let event = Event::new("watchpost.file.rewritten", severity, message);
+                    self.event(now, event.with("path", path).with("lost_bytes", lost_bytes));
+                    if lost_bytes > 0 {
+                        self.windows.gap(now.wall);
+                    }
+                }
+                Notice::Closed { path, offset } => {
+                    tracing::info!(path = %path.display(), offset, "a rotated file was read to its end");
+                }
+                Notice::Vanished { path, offset } => {
+                    self.lose(LossReason::Removed, Loss::default());
+                    let path = path.display().to_string();
+                    let message = format!(
+                        "{path} is gone since the last run; what was written behind byte {offset} is unknown"
+                    );
+                    let event = Event::new("watchpost.file.vanished", Severity::Error, message);
+                    self.event(now, event.with("path", path).with("offset", offset));
+                    self.windows.gap(now.wall);
+                }
+            }
+        }
+    }
+
+    pub(super) fn lose(&mut self, reason: LossReason, loss: Loss) {
+        self.account.lose(reason, loss);
+    }
+
+    /// Tells the windows which files there are and how late their lines may be.
+    pub(super) fn announce_files(&mut self) {
+        let files: Vec<(u64, Option<u64>)> =
+            self.follower.files().map(|file| (file.id, self.plan.of(&file.pattern).flush_ms)).collect();
+        for (id, flush_ms) in files {
+            self.windows.set_file(window_file(id), flush_ms);
+        }
+    }
+
+    /// Moves the windows on to now, as far as the files have been read.
+    pub(super) fn progress(&mut self, now: Now) {
+        let progress: Vec<FileProgress> = self
+            .follower
+            .files()
+            .filter(|file| file.error().is_none())
+            .map(|file| FileProgress {
+                file: window_file(file.id),
+                caught_up: self.readers.get(&file.id).is_some_and(|reader| reader.caught_up),
+            })
+            .collect();
+        let unknown = if self.plan.logs.is_empty() {
+            Some("no access log is followed".to_owned())
+        } else if progress.is_empty() {
+            let named = self.follower.blocked().iter().next();
+            Some(match named {
+                Some((path, blocked)) => format!("{}: {}", path.display(), blocked.message),
+                None => "no file matches WATCHPOST_ACCESS_LOGS".to_owned(),
+            })
+        } else {
+            None
+        };
+        self.windows.set_unknown(unknown);
+        self.windows.advance(now.wall, &progress);
+    }
+}
+
+/// The number of a file in the windows.
+fn window_file(id: u64) -> u32 {
+    u32::try_from(id).unwrap_or(u32::MAX)
+}
