@@ -305,3 +305,20 @@ fn the_receiver_counts_what_it_stores() {
         }
     }
 }
+
+/// The control of every test above: the comparison sees a missing, a repeated and an invented line.
+#[test]
+fn the_comparison_of_lines_can_fail() {
+    let lines = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>();
+    let written = lines(&[1, 2, 3]);
+    assert_each_once(&written, &lines(&[3, 1, 2]));
+    for wrong in [&[1, 3][..], &[1, 2, 3, 3], &[1, 2, 3, 4], &[]] {
+        let received = lines(wrong);
+        let compared = std::panic::catch_unwind(|| assert_each_once(&written, &received));
+        assert!(compared.is_err(), "{wrong:?} passed for {written:?}");
+    }
+    let off_by_one = serde_json::json!({
+        "lines": {"read": 5, "shipped": 2, "held": 1, "filtered": 1, "lost": 0}, "balanced": true
+    });
+    assert!(!crate::support::is_balanced(&off_by_one), "a ledger that only claims to balance");
+}

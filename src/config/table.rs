@@ -217,7 +217,7 @@ that its schema does not know.",
         flag: "status-addr",
         default: "127.0.0.1:7866",
         secret: false,
-        form: "ADDRESS:PORT with an IP address ([::1]:7866 for IPv6), or off",
+        form: "ADDRESS:PORT with an IP address ([::1]:7866 for IPv6) or localhost, or off",
         meaning: "\
 Where the status port listens. Any address that is not loopback needs WATCHPOST_STATUS_TOKEN, since
 the port tells what this host serves.",

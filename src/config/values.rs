@@ -302,7 +302,12 @@ pub(super) fn status_addr(text: &str) -> Parsed<Option<SocketAddr>> {
     if text == "off" {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| "is not an IP address and a port".to_owned())
+    // The one name that needs no lookup; any other could lead anywhere by the time it is asked for.
+    let address = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    address.parse().map(Some).map_err(|_| "is not an IP address and a port".to_owned())
 }
 
 /// `WATCHPOST_LOG`.
