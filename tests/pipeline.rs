@@ -208,6 +208,34 @@ fn a_hundred_thousand_lines_of_garbage_are_all_accounted_for() {
 }
 
 #[test]
+fn a_full_spool_stops_reading_and_loses_nothing() {
+    const LINES: u64 = 150_000;
+    let directory = directory();
+    let (mut agent, mut receiver, log) = start(directory.path());
+    receiver.stop();
+    // Numbers spread over the line, so that it compresses badly and the cap is reached.
+    let mut random = fastrand::Rng::with_seed(1);
+    let lines: Vec<String> = (0..LINES)
+        .map(|number| log_line(number, 200).replace("/page/", &format!("/{:016x}/", random.u64(..))))
+        .collect();
+    fs::write(&log, lines.join("\n") + "\n").expect("a log");
+    agent.set("SPOOL_MAX", "1MiB");
+    agent.start();
+    let balance = BalanceWatch::start(agent.address);
+    let full = agent.wait_status("the spool to be full", |status| status["spool"]["state"] == "full");
+    assert!(number(&full, "/spool/bytes") <= 1 << 20, "{}", full["spool"]);
+    assert!(number(&full, "/files/0/lag_bytes") > 0, "the log is the buffer: {}", full["files"]);
+    let (code, health) = crate::support::get(agent.address, "/healthz").expect("the port answers");
+    assert!(code == 503 && health.contains("full"), "{health}");
+    receiver.resume();
+    let status = agent.wait_shipped(LINES);
+    assert_eq!(status["spool"]["state"], "ok");
+    assert_eq!(receiver.lines(), lines, "every line once, in order");
+    assert_summaries_add_up(&agent, &receiver, LINES);
+    balance.finish();
+}
+
+#[test]
 fn what_is_filtered_is_still_counted() {
     let directory = directory();
     let (mut agent, receiver, log) = start(directory.path());
