@@ -34,9 +34,11 @@ pub struct Account {
 }
 
 impl Account {
-    /// The account of the last run, or an empty one.
-    pub fn restore(value: Option<&[u8]>) -> Account {
-        value.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+    /// The account of the last run. Where damage on disk has cost it, it begins with the lines that the spool
+    /// has seen, which is all that is still known; an account that is there is taken as it stands.
+    pub fn restore(value: Option<&[u8]>, spooled_lines: u64) -> Account {
+        let known = value.and_then(|bytes| serde_json::from_slice(bytes).ok());
+        known.unwrap_or_else(|| Account { read: spooled_lines, ..Account::default() })
     }
 
     /// The key under which the durable state holds it.
@@ -104,7 +106,7 @@ mod tests {
         account.lose(LossReason::Truncated, Loss { lines: 0, bytes: 9 });
         let (_, value) = account.change().expect("it changed");
         assert_eq!(account.change(), None);
-        assert_eq!(Account::restore(value.as_deref()), account);
-        assert_eq!(Account::restore(Some(b"garbage")), Account::default());
+        assert_eq!(Account::restore(value.as_deref(), 7), account);
+        assert_eq!(Account::restore(Some(b"garbage"), 7).read, 7);
     }
 }

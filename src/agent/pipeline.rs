@@ -107,7 +107,10 @@ impl Pipeline {
             } else {
                 Windows::restore(window_options, now.wall, entries())
             },
-            account: Account::restore(spool.state().get(Account::key()).map(Vec::as_slice)),
+            account: Account::restore(
+                spool.state().get(Account::key()).map(Vec::as_slice),
+                spool.status().appended_lines,
+            ),
             readers: BTreeMap::new(),
             lines: Open::new(batch_max),
             host_records: Open::new(batch_max),
