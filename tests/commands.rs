@@ -145,7 +145,9 @@ fn once_gives_a_sample_of_every_source() {
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let sample: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let host = sample["host"].as_object().expect("host metrics");
-    for metric in ["system.cpu.utilization", "system.memory.usage", "system.filesystem.usage", "system.network.io"] {
+    for metric in
+        ["system.cpu.utilization", "system.memory.usage", "system.filesystem.usage", "system.network.io"]
+    {
         assert!(host.contains_key(metric), "{metric} in {:?}", host.keys());
     }
 }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::support::{
-    Agent, BalanceWatch, Process, Receiver, counted, free_address, get, number, wait_out, wait_for,
+    Agent, BalanceWatch, Process, Receiver, counted, free_address, get, number, wait_for, wait_out,
 };
 
 /// An nginx of the test's own: two workers, a loopback port, its files in the test's directory.
@@ -76,15 +76,25 @@ fn log_format_of(snippet: &str) -> String {
 
 /// Sends requests one after the other over one connection; the paths come from `path`.
 fn send(address: SocketAddr, count: u64, path: impl Fn(u64) -> String) {
-    let mut stream = TcpStream::connect(address).expect("nginx");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    let mut stream = connect(address);
     for index in 0..count {
-        write!(stream, "GET {} HTTP/1.1\r\nHost: shop.example\r\n\r\n", path(index)).expect("sent");
-        read_answer(&mut stream);
+        let request = format!("GET {} HTTP/1.1\r\nHost: shop.example\r\n\r\n", path(index));
+        stream.write_all(request.as_bytes()).expect("sent");
+        if !read_answer(&mut stream) {
+            stream = connect(address);
+        }
     }
 }
 
-fn read_answer(stream: &mut TcpStream) {
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("nginx");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    stream.set_nodelay(true).expect("no waiting for more to send");
+    stream
+}
+
+/// Reads one answer whole; `false` when nginx closes the connection behind it, as it does after a 500.
+fn read_answer(stream: &mut TcpStream) -> bool {
     let mut answer = Vec::new();
     let mut byte = [0; 4096];
     loop {
@@ -93,17 +103,19 @@ fn read_answer(stream: &mut TcpStream) {
         answer.extend_from_slice(&byte[..read]);
         let Some(end) = answer.windows(4).position(|part| part == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
         if answer.len() >= end + 4 + length.unwrap_or(0) {
-            return;
+            return !head.contains("connection: close");
         }
     }
 }
 
 /// A request whose client gives up while nginx waits for the upstream: nginx logs 499.
 fn give_up(nginx: &Nginx, number: u64) {
-    let mut stream = TcpStream::connect(nginx.address).expect("nginx");
-    write!(stream, "GET /slow/{number} HTTP/1.1\r\nHost: shop.example\r\n\r\n").expect("sent");
+    let mut stream = connect(nginx.address);
+    let request = format!("GET /slow/{number} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
     let (upstream, _) = nginx._hanging.accept().expect("nginx asks the upstream");
     drop(stream);
     drop(upstream);
@@ -230,7 +242,9 @@ fn ten_rotations_by_logrotate_under_load_lose_and_repeat_nothing() {
             .output()
             .expect("logrotate is installed");
         assert!(output.status.success(), "rotation {rotation}: {output:?}");
-        wait_for("the rotated file", || fs::metadata(directory.path().join(format!("access.log.{rotation}"))).ok());
+        wait_for("the rotated file", || {
+            fs::metadata(directory.path().join(format!("access.log.{rotation}"))).ok()
+        });
     }
     stop.store(true, Ordering::Relaxed);
     for sender in senders {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Agent, BalanceWatch, Receiver, counted, log_line, number, wait_out, wait_for};
+use crate::support::{Agent, BalanceWatch, Receiver, counted, log_line, number, wait_for, wait_out};
 
 /// Writes numbered lines to a log at a steady pace until it is told to finish.
 struct LogWriter {
@@ -31,7 +31,7 @@ impl LogWriter {
                 let mut text = String::new();
                 for _ in 0..burst {
                     let number = lines.len() as u64;
-                    let line = log_line(number, if number % 10 == 0 { 500 } else { 200 });
+                    let line = log_line(number, if number.is_multiple_of(10) { 500 } else { 200 });
                     text.push_str(&line);
                     text.push('\n');
                     lines.push(line);
@@ -233,7 +233,8 @@ fn secrets_of_visitors_and_of_the_operator_stay_at_home() {
     agent.start();
     agent.wait_shipped(1);
     assert!(receiver.lines()[0].contains("/page?token=***&x=1"), "{:?}", receiver.lines());
-    let answers = ["/status", "/metrics", "/healthz", "/"].map(|path| crate::support::get(agent.address, path));
+    let answers =
+        ["/status", "/metrics", "/healthz", "/"].map(|path| crate::support::get(agent.address, path));
     let said = format!("{} {answers:?}", agent.output());
     assert!(!said.contains("ZaVnC4dhaV2cAnArY"), "the URL is a secret");
     let arguments = fs::read(format!("/proc/{}/cmdline", agent.id())).expect("its arguments");
@@ -268,14 +269,19 @@ fn totals_and_windows_survive_a_stop_and_a_reload_loses_no_line() {
     for _ in 0..3 {
         let before = number(&agent.status(), "/ledger/lines/read");
         agent.signal("HUP");
-        agent.wait_status("reading after the reload", |status| number(status, "/ledger/lines/read") > before + 200);
+        agent.wait_status("reading after the reload", |status| {
+            number(status, "/ledger/lines/read") > before + 200
+        });
     }
+    let covered = |status: &Value| status["web"]["windows"]["10s"]["coverage"].as_f64() == Some(1.0);
+    agent.wait_status("ten seconds to be covered", covered);
     assert_eq!(agent.stop(), Some(0), "{}", agent.output());
     agent.start();
+    let status = agent.status();
+    assert!(number(&status, "/agent/uptime_s") < 5 && covered(&status), "{}", status["web"]["windows"]);
     let written = writer.finish();
-    let status = agent.wait_shipped(written.len() as u64);
+    agent.wait_shipped(written.len() as u64);
     assert_each_once(&written, &receiver.lines());
-    assert!(status["web"]["windows"]["10s"]["coverage"].as_f64() > Some(0.9), "{}", status["web"]["windows"]);
     assert_summaries_add_up(&agent, &receiver, written.len() as u64);
 }
 

@@ -1,4 +1,8 @@
 //! One integration binary: every test that goes through the front door.
 
+mod commands;
+mod nginx;
+mod pipeline;
 mod shipped_config;
+mod support;
 mod tidy;

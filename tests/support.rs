@@ -16,23 +16,23 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The binary under test.
-pub const WATCHPOST: &str = env!("CARGO_BIN_EXE_watchpost");
+pub(crate) const WATCHPOST: &str = env!("CARGO_BIN_EXE_watchpost");
 
 /// Longest wait for anything; a loaded machine is slow, a hung one must fail.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until `look` gives something; fails with `what` after [`PATIENCE`].
 #[track_caller]
-pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait_within(PATIENCE, what, look)
 }
 
 /// Waits until `look` gives something; fails with `what` after `limit`.
 #[track_caller]
-pub fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = look() {
@@ -44,21 +44,22 @@ pub fn wait_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Opt
 }
 
 /// Lets time pass where the passing itself is what is tested: an outage of so many seconds.
-pub fn wait_out(duration: Duration) {
+pub(crate) fn wait_out(duration: Duration) {
     std::thread::sleep(duration);
 }
 
 /// An address on loopback that nobody listens on.
-pub fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address")
 }
 
 /// A GET over plain HTTP; `None` when nobody answers properly.
-pub fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok()?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -82,24 +83,24 @@ fn unchunk(mut body: &str) -> Option<String> {
 }
 
 /// A GET whose answer is JSON.
-pub fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
+pub(crate) fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
     let (status, body) = get(address, path)?;
     (status == 200).then(|| serde_json::from_str(&body).ok()).flatten()
 }
 
 /// The number at a JSON pointer, 0 where there is none.
-pub fn number(value: &Value, pointer: &str) -> u64 {
+pub(crate) fn number(value: &Value, pointer: &str) -> u64 {
     value.pointer(pointer).and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// A process that is killed when its handle goes.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
 }
 
 impl Process {
     /// Starts it, with its output in a file.
-    pub fn start(command: &mut Command, output: &Path) -> Process {
+    pub(crate) fn start(command: &mut Command, output: &Path) -> Process {
         let file = File::options().create(true).append(true).open(output).expect("a file for the output");
         let child = command
             .stdin(Stdio::null())
@@ -111,30 +112,30 @@ impl Process {
     }
 
     /// Its process number.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }
 
     /// Kills it as a power cut would, as far as a process can be.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Asks it to stop and gives the exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         let status = wait_for("the process to stop", || self.child.try_wait().ok().flatten());
         status.code()
     }
 
     /// The exit code, if it has ended.
-    pub fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         self.child.try_wait().ok().flatten().map(|status| status.code().unwrap_or(-1))
     }
 }
@@ -146,22 +147,22 @@ impl Drop for Process {
 }
 
 /// Sends a signal by name to a process that a test started.
-pub fn signal(process: u32, name: &str) {
+pub(crate) fn signal(process: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
     assert!(status.is_ok_and(|status| status.success()), "kill -{name} {process}");
 }
 
 /// The receiver of the binary under test.
-pub struct Receiver {
-    pub address: SocketAddr,
-    pub store: PathBuf,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
+    pub(crate) store: PathBuf,
     directory: PathBuf,
     process: Option<Process>,
 }
 
 impl Receiver {
     /// Starts a receiver that stores what it gets below `directory`.
-    pub fn start(directory: &Path) -> Receiver {
+    pub(crate) fn start(directory: &Path) -> Receiver {
         let mut receiver = Receiver {
             address: free_address(),
             store: directory.join("received"),
@@ -172,63 +173,62 @@ impl Receiver {
         receiver
     }
 
-    /// Goes away, connections and all.
-    pub fn stop(&mut self) {
-        self.process = None;
+    /// Goes away, connections and all; what it has taken it has answered.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.stop();
+        }
     }
 
     /// Comes back on the same address.
-    pub fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         let mut command = Command::new(WATCHPOST);
-        command
-            .args(["receiver", "--listen", &self.address.to_string()])
-            .arg("--store")
-            .arg(&self.store);
+        command.args(["receiver", "--listen", &self.address.to_string()]).arg("--store").arg(&self.store);
         self.process = Some(Process::start(&mut command, &self.directory.join("receiver.out")));
         wait_for("the receiver", || get(self.address, "/stats"));
     }
 
     /// The URL to send to; its path is a canary that must be seen nowhere.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/receiver/v1/http/ZaVnC4dhaV2cAnArY", self.address)
     }
 
     /// What `GET /stats` answers.
-    pub fn stats(&self) -> Value {
+    pub(crate) fn stats(&self) -> Value {
         wait_for("the receiver's counts", || get_json(self.address, "/stats"))
     }
 
     /// The stored records of a category, in the order of arrival.
-    pub fn records(&self, category: &str) -> Vec<Value> {
+    pub(crate) fn records(&self, category: &str) -> Vec<Value> {
         let path = self.store.join(format!("{}.ndjson", category.replace('/', "_")));
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON record")).collect()
     }
 
     /// The log lines received, in the order of arrival.
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let text = |record: Value| record["log"].as_str().map(str::to_owned);
         self.records("watchpost/nginx/access").into_iter().filter_map(text).collect()
     }
 
     /// Sum of a field over the shipped summaries of all virtual hosts together.
-    pub fn summary_sum(&self, pointer: &str) -> u64 {
+    pub(crate) fn summary_sum(&self, pointer: &str) -> u64 {
         let records = self.records("watchpost/web");
         records.iter().filter(|record| record["vhost"] == "_all").map(|record| number(record, pointer)).sum()
     }
 }
 
 /// The agent under test, with a directory of its own.
-pub struct Agent {
-    pub address: SocketAddr,
-    pub directory: PathBuf,
+pub(crate) struct Agent {
+    pub(crate) address: SocketAddr,
+    pub(crate) directory: PathBuf,
     settings: BTreeMap<String, String>,
     process: Option<Process>,
 }
 
 impl Agent {
     /// Settings for an agent that reads `logs` from their beginning; nothing is started yet.
-    pub fn new(directory: &Path, logs: &str) -> Agent {
+    pub(crate) fn new(directory: &Path, logs: &str) -> Agent {
         let address = free_address();
         let mut agent =
             Agent { address, directory: directory.to_owned(), settings: BTreeMap::new(), process: None };
@@ -244,12 +244,12 @@ impl Agent {
     }
 
     /// Sets `WATCHPOST_<name>` for the next start.
-    pub fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.settings.insert(format!("WATCHPOST_{name}"), value.to_owned());
     }
 
     /// A command of the binary with the agent's settings and no others.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(WATCHPOST);
         command.args(arguments).env_clear().envs(&self.settings);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -257,7 +257,7 @@ impl Agent {
     }
 
     /// Starts the agent and waits until it answers.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.start_without_waiting();
         wait_for("the agent to be ready", || {
             let process = self.process.as_mut().expect("it was started");
@@ -267,46 +267,46 @@ impl Agent {
     }
 
     /// Starts the agent.
-    pub fn start_without_waiting(&mut self) {
+    pub(crate) fn start_without_waiting(&mut self) {
         let output = self.directory.join("agent.out");
         self.process = Some(Process::start(&mut self.command(&["run"]), &output));
     }
 
     /// Everything the agent has printed so far.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         fs::read_to_string(self.directory.join("agent.out")).unwrap_or_default()
     }
 
     /// The process number.
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
     }
 
     /// kill -9.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.process.as_mut().expect("it runs").kill();
         self.process = None;
     }
 
     /// SIGTERM; the exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut process = self.process.take().expect("it runs");
         process.stop()
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         self.process.as_ref().expect("it runs").signal(name);
     }
 
     /// `GET /status`.
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         wait_for("the status", || get_json(self.address, "/status"))
     }
 
     /// Waits until the status satisfies a condition, and gives it.
     #[track_caller]
-    pub fn wait_status(&self, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
+    pub(crate) fn wait_status(&self, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -323,7 +323,7 @@ impl Agent {
 
     /// Waits until `lines` were read and every one of them was accepted.
     #[track_caller]
-    pub fn wait_shipped(&self, lines: u64) -> Value {
+    pub(crate) fn wait_shipped(&self, lines: u64) -> Value {
         self.wait_status(&format!("{lines} lines shipped"), |status| {
             let ledger = |name: &str| number(status, &format!("/ledger/lines/{name}"));
             ledger("read") == lines && ledger("shipped") == lines && ledger("held") == 0
@@ -331,13 +331,13 @@ impl Agent {
     }
 
     /// Runs a command of the binary to its end.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the binary runs")
     }
 }
 
 /// Asks for `/status` ten times a second and remembers whether the ledger ever failed to balance.
-pub struct BalanceWatch {
+pub(crate) struct BalanceWatch {
     stop: Arc<AtomicBool>,
     polls: Arc<AtomicU64>,
     thread: Option<JoinHandle<Vec<Value>>>,
@@ -345,7 +345,7 @@ pub struct BalanceWatch {
 
 impl BalanceWatch {
     /// Begins to ask; an agent that is down is no failure.
-    pub fn start(address: SocketAddr) -> BalanceWatch {
+    pub(crate) fn start(address: SocketAddr) -> BalanceWatch {
         let stop = Arc::new(AtomicBool::new(false));
         let polls = Arc::new(AtomicU64::new(0));
         let thread = std::thread::spawn({
@@ -368,7 +368,7 @@ impl BalanceWatch {
     }
 
     /// Ends; fails if any answer was out of balance, or if there was none at all.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let wrong = self.thread.take().expect("it runs").join().expect("the watch ends");
         assert_eq!(wrong, [Value::Null; 0], "answers out of balance");
@@ -377,21 +377,21 @@ impl BalanceWatch {
 }
 
 /// Whether the agent says so, and whether it is so.
-pub fn is_balanced(ledger: &Value) -> bool {
+pub(crate) fn is_balanced(ledger: &Value) -> bool {
     let lines = |name: &str| number(ledger, &format!("/lines/{name}"));
     ledger["balanced"] == true
         && lines("read") == lines("shipped") + lines("held") + lines("filtered") + lines("lost")
 }
 
 /// One combined log line of now, unlike every other by its number.
-pub fn log_line(number: u64, status: u16) -> String {
+pub(crate) fn log_line(number: u64, status: u16) -> String {
     let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
     let time = now.strftime("%d/%b/%Y:%H:%M:%S %z");
     format!("127.0.0.1 - - [{time}] \"GET /page/{number} HTTP/1.1\" {status} 612 \"-\" \"test/1.0\"")
 }
 
 /// How often each line stands in a list.
-pub fn counted<'a>(lines: impl IntoIterator<Item = &'a String>) -> BTreeMap<&'a str, u64> {
+pub(crate) fn counted<'a>(lines: impl IntoIterator<Item = &'a String>) -> BTreeMap<&'a str, u64> {
     let mut counts = BTreeMap::new();
     for line in lines {
         *counts.entry(line.as_str()).or_default() += 1;

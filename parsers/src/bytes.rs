@@ -12,6 +12,18 @@ pub(crate) fn rest(text: &[u8], start: usize) -> &[u8] {
     text.get(start..).unwrap_or(&[])
 }
 
+/// Up to this length a loop is faster than a call of memcmp.
+const SHORT_BYTES: usize = 6;
+
+/// Whether `wanted` stands at `at`. Most texts between fields are a few bytes: a line asks a dozen times.
+pub(crate) fn stands_at(text: &[u8], at: usize, wanted: &[u8]) -> bool {
+    let Some(found) = text.get(at..at.saturating_add(wanted.len())) else { return false };
+    if wanted.len() > SHORT_BYTES {
+        return found == wanted;
+    }
+    found.iter().zip(wanted).all(|(left, right)| left == right)
+}
+
 /// How many bytes `text` has from `at` on that satisfy `wanted`.
 pub(crate) fn run_length(text: &[u8], at: usize, wanted: impl Fn(u8) -> bool) -> usize {
     rest(text, at).iter().take_while(|byte| wanted(**byte)).count()

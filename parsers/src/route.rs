@@ -28,6 +28,8 @@ const HASH_BYTES_MIN: usize = 8;
 const LETTER_HASH_BYTES_MIN: usize = 16;
 /// Mixed words (`BxG7a9Kq`) are tokens from this length on.
 const TOKEN_BYTES_MIN: usize = 8;
+/// And from so many changes between small letters, capitals and digits on: `scale11x` has two.
+const TOKEN_CHANGES_MIN: usize = 3;
 /// Mixed segments with `-` and `_` in them (base64url) are tokens from this length on.
 const LONG_TOKEN_BYTES_MIN: usize = 16;
 /// Bytes of a UUID with its hyphens.
@@ -198,12 +200,14 @@ fn is_date(text: &[u8]) -> bool {
 }
 
 fn is_email(text: &[u8]) -> bool {
-    let domain_after = |sign: &[u8]| {
-        let at = memchr::memmem::find(text, sign)?;
-        Some(at > 0 && rest(text, at + sign.len()).contains(&b'.'))
+    let (sign, domain) = match memchr::memchr2(b'@', b'%', text) {
+        Some(at) if text.get(at) == Some(&b'@') => (at, at + 1),
+        Some(at) if part(text, at, at + 3) == b"%40" => (at, at + 3),
+        _ => return false,
     };
-    let is_plain = text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"@%._+-".contains(byte));
-    is_plain && domain_after(b"@").or_else(|| domain_after(b"%40")).unwrap_or(false)
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._+-".contains(byte);
+    let (name, domain) = (part(text, 0, sign), rest(text, domain));
+    !name.is_empty() && domain.contains(&b'.') && name.iter().all(is_plain) && domain.iter().all(is_plain)
 }
 
 fn is_hash(word: &[u8]) -> bool {
@@ -246,8 +250,10 @@ fn is_token(text: &[u8], bytes_min: usize) -> bool {
         changes += usize::from(is_change);
         previous = class;
     }
-    digits >= 1 && changes * 4 >= text.len()
-        || changes * 4 >= text.len() && text.len() >= LONG_TOKEN_BYTES_MIN
+    // In a short text without digits capitals may still be a name's.
+    changes >= TOKEN_CHANGES_MIN
+        && changes * 4 >= text.len()
+        && (digits > 0 || text.len() >= LONG_TOKEN_BYTES_MIN)
 }
 
 #[cfg(test)]
@@ -296,9 +302,10 @@ mod tests {
             "/jquery-1.11.3.min.js",
             "/wp-admin/admin-ajax.php",
             "/CamelCaseName/UserProfileSettings",
-            "/errors/404.html-page",
+            "/errors/404-page.html",
             "/deadbeef/facade/",
             "/.well-known/acme-challenge",
+            "/presentations/logstash-scale11x/",
             "/files/logstash/logstash-1.3.2-monolithic.jar",
         ] {
             check(target, target);

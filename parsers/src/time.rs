@@ -94,27 +94,74 @@ pub fn any_ms(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Whether `text` begins with the separators and digits of `$time_local`; the names and ranges are not looked at.
+/// Whether `text` begins with the separators of `$time_local`; digits and names are looked at when it is read.
 pub(crate) fn local_shape(text: &[u8]) -> bool {
-    const SHAPE: &[u8; LOCAL_BYTES] = b"00/aaa/0000:00:00:00 s0000";
-    let Some(found) = text.first_chunk::<LOCAL_BYTES>() else { return false };
-    found.iter().zip(SHAPE).all(|(byte, wanted)| match wanted {
-        b'0' => byte.is_ascii_digit(),
-        b'a' => byte.is_ascii_alphabetic(),
-        b's' => matches!(byte, b'+' | b'-'),
-        other => byte == other,
-    })
+    match text.first_chunk::<LOCAL_BYTES>() {
+        Some(
+            [
+                _,
+                _,
+                b'/',
+                _,
+                _,
+                _,
+                b'/',
+                _,
+                _,
+                _,
+                _,
+                b':',
+                _,
+                _,
+                b':',
+                _,
+                _,
+                b':',
+                _,
+                _,
+                b' ',
+                b'+' | b'-',
+                ..,
+            ],
+        ) => true,
+        Some(_) | None => false,
+    }
 }
 
-/// Whether `text` begins with the separators and digits of `$time_iso8601`.
+/// Whether `text` begins with the separators of `$time_iso8601`.
 pub(crate) fn iso8601_shape(text: &[u8]) -> bool {
-    const SHAPE: &[u8; ISO8601_BYTES] = b"0000-00-00T00:00:00s00:00";
-    let Some(found) = text.first_chunk::<ISO8601_BYTES>() else { return false };
-    found.iter().zip(SHAPE).all(|(byte, wanted)| match wanted {
-        b'0' => byte.is_ascii_digit(),
-        b's' => matches!(byte, b'+' | b'-'),
-        other => byte == other,
-    })
+    match text.first_chunk::<ISO8601_BYTES>() {
+        Some(
+            [
+                _,
+                _,
+                _,
+                _,
+                b'-',
+                _,
+                _,
+                b'-',
+                _,
+                _,
+                b'T',
+                _,
+                _,
+                b':',
+                _,
+                _,
+                b':',
+                _,
+                _,
+                b'+' | b'-',
+                _,
+                _,
+                b':',
+                _,
+                _,
+            ],
+        ) => true,
+        Some(_) | None => false,
+    }
 }
 
 fn two_digits(text: &[u8], at: usize) -> Option<i64> {

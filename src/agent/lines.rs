@@ -19,14 +19,14 @@ const FIRST_ERROR_STATUS: u16 = 400;
 
 /// Parses the lines of one file.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     parsers: Parsers,
     vhost: Option<Vec<u8>>,
     route: String,
     /// Lines of this file that did not parse, since this start.
-    pub unparsed: u64,
+    pub(super) unparsed: u64,
     /// Whether the file was read to its end at the last turn.
-    pub caught_up: bool,
+    pub(super) caught_up: bool,
 }
 
 #[derive(Debug)]
@@ -39,7 +39,7 @@ enum Parsers {
 
 impl Reader {
     /// A reader for the files of a plan.
-    pub fn new(plan: &LogPlan) -> Reader {
+    pub(super) fn new(plan: &LogPlan) -> Reader {
         let parsers = match &plan.reading {
             Reading::Format(format) => Parsers::One(Parser::new(format.clone())),
             Reading::Detect => Parsers::Detect {
@@ -66,7 +66,7 @@ impl Reader {
 
 /// Which lines are shipped, and how they are made presentable.
 #[derive(Debug)]
-pub struct Shipping {
+pub(super) struct Shipping {
     which: ShipLines,
     redactor: Option<Redactor>,
     record_bytes_max: usize,
@@ -75,7 +75,7 @@ pub struct Shipping {
 
 impl Shipping {
     /// Ships `which` lines in records of at most `record_bytes_max` bytes.
-    pub fn new(which: ShipLines, redact: &Redact, record_bytes_max: u32) -> Shipping {
+    pub(super) fn new(which: ShipLines, redact: &Redact, record_bytes_max: u32) -> Shipping {
         let redactor = match redact {
             Redact::Off => None,
             Redact::On { extra } => Some(Redactor::new(extra)),
@@ -103,24 +103,24 @@ impl Shipping {
 }
 
 /// Where lines go.
-pub struct Sink<'a> {
+pub(super) struct Sink<'a> {
     /// The account of lines.
-    pub account: &'a mut Account,
+    pub(super) account: &'a mut Account,
     /// The counts of requests.
-    pub windows: &'a mut Windows,
+    pub(super) windows: &'a mut Windows,
     /// The open batch of lines.
-    pub builder: &'a mut Builder,
+    pub(super) builder: &'a mut Builder,
     /// What is shipped.
-    pub shipping: &'a mut Shipping,
+    pub(super) shipping: &'a mut Shipping,
     /// Number of the file in the windows.
-    pub file: u32,
+    pub(super) file: u32,
     /// When the lines are read, by the wall clock.
-    pub read_at: EpochMs,
+    pub(super) read_at: EpochMs,
 }
 
 impl Sink<'_> {
     /// Takes one line, or refuses it because the batch is full; a refused line was not counted.
-    pub fn take(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
+    pub(super) fn take(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
         let Reader { vhost, route: route_text, .. } = reader;
         let (vhost, mut route_text) = (vhost.take(), std::mem::take(route_text));
         let result = reader.parser(line.bytes).parse(line.bytes);

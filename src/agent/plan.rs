@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use watchpost_parsers::nginx_conf::{AccessLogDirective, Discovery, Target};
+use watchpost_parsers::nginx_conf::{AccessLogDirective, Discovery, LogTarget, Place};
 use watchpost_parsers::{Format, FormatError, nginx_conf};
 
 use crate::config::{AccessLogs, Config, LogFormat};
@@ -138,7 +138,7 @@ impl Plan {
     /// A pattern of the settings. A plain path that nginx.conf knows takes its format from there.
     fn add_pattern(&mut self, pattern: &str, discovery: Option<&Discovery>, format_is_stated: bool) {
         let known = discovery.and_then(|discovery| {
-            discovery.logs.iter().find(|log| matches!(&log.target, Target::File(path) if path == pattern))
+            discovery.logs.iter().find(|log| pattern_of(log).as_deref() == Some(pattern))
         });
         let mut log = LogPlan { pattern: pattern.to_owned(), ..self.fallback.clone() };
         if let Some(directive) = known {
@@ -150,11 +150,15 @@ impl Plan {
     }
 
     fn add_discovered(&mut self, discovery: &Discovery, format_is_stated: bool) {
-        self.notes.extend(discovery.problems.iter().cloned());
+        for problem in &discovery.problems {
+            self.notes.push(format!("{}:{}: {}", problem.file, problem.line, problem.message));
+        }
         for directive in &discovery.logs {
-            match &directive.target {
-                Target::File(path) => self.add_pattern(path, Some(discovery), format_is_stated),
-                target => self.notes.push(format!("nginx logs to {target}, which is no file to follow")),
+            match pattern_of(directive) {
+                Some(pattern) => self.add_pattern(&pattern, Some(discovery), format_is_stated),
+                None => {
+                    self.notes.push(format!("nginx logs to {}, which is no file to follow", directive.path))
+                }
             }
         }
     }
@@ -206,13 +210,23 @@ fn stated_format(setting: &LogFormat) -> Result<Option<(String, Format)>, PlanEr
     })
 }
 
+/// The path or shell pattern of a directive's files: a variable in it may be anything. `None` for what is no file.
+fn pattern_of(directive: &AccessLogDirective) -> Option<String> {
+    match directive.target {
+        LogTarget::File => Some(directive.path.clone()),
+        LogTarget::FilesByVariable => {
+            let variable = regex::Regex::new(r"\$(\w+|\{\w+\})").expect("the pattern is a constant");
+            Some(variable.replace_all(&directive.path, "*").into_owned())
+        }
+        LogTarget::Syslog | LogTarget::Device => None,
+    }
+}
+
 /// What nginx.conf says; `None` when it cannot be read.
 fn discover(path: &Path) -> Option<Discovery> {
     let text = std::fs::read(path).ok()?;
-    let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
     let mut include = |pattern: &str| -> Vec<(String, String)> {
-        let pattern = directory.join(pattern);
-        let Ok(paths) = glob::glob(&pattern.to_string_lossy()) else { return Vec::new() };
+        let Ok(paths) = glob::glob(pattern) else { return Vec::new() };
         paths
             .flatten()
             .take(INCLUDED_FILES_MAX)
@@ -223,5 +237,7 @@ fn discover(path: &Path) -> Option<Discovery> {
             .collect()
     };
     let text = String::from_utf8_lossy(&text);
-    Some(nginx_conf::access_logs(&text, NGINX_PREFIX, NGINX_DEFAULT_LOG, &mut include))
+    let main_file = path.to_string_lossy();
+    let place = Place { main_file: &main_file, prefix: NGINX_PREFIX, default_access_log: NGINX_DEFAULT_LOG };
+    Some(nginx_conf::access_logs(&text, &place, &mut include))
 }

@@ -1,1 +1,224 @@
-//! x
+//! `watchpost check`: what would be collected and shipped, whether each part works, and what to do where not.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::Instant;
+
+use super::{Failure, exit, grouped, printable, runtime, size};
+use crate::agent::plan::Plan;
+use crate::config::Config;
+use crate::follow::{Follower, Options};
+use crate::ship::check_destination;
+use crate::sources::SOURCES;
+
+/// Collects what is said, and whether something must be done.
+#[derive(Debug, Default)]
+struct Report {
+    text: String,
+    problems: u64,
+}
+
+impl Report {
+    fn heading(&mut self, name: &str) {
+        let _ = writeln!(self.text, "{name}");
+    }
+
+    fn good(&mut self, what: impl AsRef<str>) {
+        let _ = writeln!(self.text, "  ok    {}", what.as_ref());
+    }
+
+    fn note(&mut self, what: impl AsRef<str>) {
+        let _ = writeln!(self.text, "  note  {}", what.as_ref());
+    }
+
+    fn problem(&mut self, what: impl AsRef<str>, cure: impl AsRef<str>) {
+        self.problems += 1;
+        let _ = writeln!(self.text, "  FAIL  {}\n        {}", what.as_ref(), cure.as_ref());
+    }
+}
+
+/// Checks everything and prints the report.
+///
+/// # Errors
+/// 74 when something would not work, 78 when a format of the settings does not compile.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    let plan = Plan::new(config).map_err(|error| Failure::new(exit::SETTINGS, error.to_string()))?;
+    let mut report = Report::default();
+    check_settings(&mut report, config);
+    check_logs(&mut report, &plan);
+    check_sources(&mut report, config);
+    check_state(&mut report, config);
+    check_port(&mut report, config);
+    check_delivery(&mut report, config)?;
+    print!("{}", report.text);
+    match report.problems {
+        0 => Ok(()),
+        1 => Err(Failure::new(exit::IO, "1 thing needs to be mended, see above")),
+        count => Err(Failure::new(exit::IO, format!("{count} things need to be mended, see above"))),
+    }
+}
+
+fn check_settings(report: &mut Report, config: &Config) {
+    report.heading("settings");
+    for line in config.describe().lines().filter(|line| !line.ends_with("(default)")) {
+        report.good(line);
+    }
+    if config.effective.iter().all(|effective| effective.to_string().ends_with("(default)")) {
+        report.good("every setting is at its default");
+    }
+}
+
+fn check_logs(report: &mut Report, plan: &Plan) {
+    report.heading("access logs");
+    for note in &plan.notes {
+        report.note(printable(note.as_bytes()));
+    }
+    let patterns = plan.logs.iter().map(|log| log.pattern.clone()).collect();
+    let mut follower =
+        Follower::new(Options { patterns, first_start_at_end: true }, std::iter::empty(), true);
+    follower.scan(Instant::now());
+    for file in follower.files() {
+        let log = plan.of(&file.pattern);
+        let path = printable(file.path.display().to_string().as_bytes());
+        report.good(format!("{path}: {}, format {}", size(file.size()), log.format_name));
+    }
+    for (path, blocked) in follower.blocked() {
+        let shown = printable(path.display().to_string().as_bytes());
+        report.problem(format!("{shown}: {}", blocked.message), cure_for(blocked.state, path));
+    }
+    if plan.logs.is_empty() {
+        report.note("none is followed (WATCHPOST_ACCESS_LOGS)");
+    } else if follower.files().next().is_none() && follower.blocked().is_empty() {
+        let patterns: Vec<&str> = plan.logs.iter().map(|log| log.pattern.as_str()).collect();
+        report.problem(
+            format!("no file matches {}", patterns.join(", ")),
+            "set WATCHPOST_ACCESS_LOGS to the logs of this server; files born later are picked up by themselves",
+        );
+    }
+}
+
+/// What to do about a path that is not read.
+fn cure_for(state: &str, path: &Path) -> String {
+    match state {
+        "missing" => {
+            "it is read from its start as soon as it appears; if the name is wrong, set WATCHPOST_ACCESS_LOGS"
+                .to_owned()
+        }
+        "unreadable" => {
+            let path = printable(path.display().to_string().as_bytes());
+            match group_that_may_read(Path::new(&path)) {
+                Some(group) => format!("join the group that may read it: usermod -aG {group} watchpost"),
+                None => {
+                    format!("give the agent's user the right to read it: setfacl -m u:watchpost:r {path}")
+                }
+            }
+        }
+        "compressed" => "follow the plain log; compressed ones are for `watchpost analyze`".to_owned(),
+        _ => "name a regular file in WATCHPOST_ACCESS_LOGS".to_owned(),
+    }
+}
+
+/// The group of a file whose mode lets it read, by number where it has no name.
+fn group_that_may_read(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    if metadata.permissions().mode() & 0o040 == 0 {
+        return None;
+    }
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let name = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(metadata.gid())).then(|| name.to_owned())
+    });
+    Some(name.unwrap_or_else(|| metadata.gid().to_string()))
+}
+
+fn check_sources(report: &mut Report, config: &Config) {
+    let on: Vec<&str> =
+        SOURCES.iter().map(|source| source.name).filter(|name| config.host_sources.includes(name)).collect();
+    report.heading("host");
+    match on.as_slice() {
+        [] => report.note("no host source is on (WATCHPOST_HOST_SOURCES)"),
+        on => report.good(format!(
+            "{} every {} s; `watchpost once` shows them",
+            on.join(", "),
+            config.host_interval.as_secs_f64()
+        )),
+    }
+}
+
+fn check_state(report: &mut Report, config: &Config) {
+    report.heading("state");
+    let path = config.state_dir.as_path();
+    let probe = nearest_existing(path);
+    match rustix::fs::access(probe, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
+        Ok(()) if probe.is_dir() => report.good(format!(
+            "{}: can be written; the spool may take {}",
+            path.display(),
+            size(config.spool_max_bytes)
+        )),
+        result => {
+            let why = match result {
+                Ok(()) => format!("{} is no directory", probe.display()),
+                Err(error) => io::Error::from(error).to_string(),
+            };
+            report.problem(
+                format!("{}: {why}", path.display()),
+                "create it for the agent's user, or set WATCHPOST_STATE_DIR to a directory that it may write",
+            );
+        }
+    }
+}
+
+fn nearest_existing(path: &Path) -> &Path {
+    let existing = path.ancestors().find(|path| path.exists() && !path.as_os_str().is_empty());
+    existing.unwrap_or(Path::new("."))
+}
+
+fn check_port(report: &mut Report, config: &Config) {
+    report.heading("status port");
+    match config.status_addr {
+        None => report.note("off"),
+        Some(address) => match TcpListener::bind(address) {
+            Ok(_) => report.good(format!("{address} is free")),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                report.note(format!(
+                    "{address} is in use; that is well if the agent runs: `watchpost status` tells"
+                ));
+            }
+            Err(error) => report.problem(
+                format!("{address}: {error}"),
+                "set WATCHPOST_STATUS_ADDR to an address of this host, or to off",
+            ),
+        },
+    }
+}
+
+fn check_delivery(report: &mut Report, config: &Config) -> Result<(), Failure> {
+    report.heading("delivery");
+    let Some(url) = &config.sumo_url else {
+        report.note("WATCHPOST_SUMO_URL is unset: everything is counted and shown, nothing is shipped");
+        return Ok(());
+    };
+    match runtime()?.block_on(check_destination(url)) {
+        Ok(answer) if answer.usable => report.good(format!(
+            "HTTP {} after {} ms: {}",
+            answer.status,
+            grouped(u64::try_from(answer.elapsed.as_millis()).unwrap_or(u64::MAX)),
+            answer.explanation
+        )),
+        Ok(answer) => report.problem(
+            format!("HTTP {}: {}", answer.status, answer.explanation),
+            "copy the URL of the HTTP source again into WATCHPOST_SUMO_URL; until it works, the spool keeps everything",
+        ),
+        Err(error) => report.problem(
+            format!("the destination does not answer: {error}"),
+            "check WATCHPOST_SUMO_URL, name resolution and outgoing firewalls; the agent starts all the same and retries",
+        ),
+    }
+    Ok(())
+}

@@ -1,1 +1,54 @@
-//! x
+//! `watchpost once`: one sample of every source, as one JSON object on stdout.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value, json};
+
+use super::{Failure, exit};
+use crate::clock::Now;
+use crate::config::Config;
+use crate::sources::{Host, Sample, to_json};
+
+/// Between the two samples that shares and rates need.
+const SAMPLES_APART: Duration = Duration::from_millis(250);
+
+/// Takes two samples a moment apart and prints the second.
+///
+/// # Errors
+/// 74 when stdout cannot be written, or when no source gave anything.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    let mut host = Host::new(|name| config.host_sources.includes(name));
+    host.sample(Now::read());
+    wait_until(Instant::now() + SAMPLES_APART);
+    let sample = host.sample(Now::read());
+    let text = serde_json::to_string_pretty(&describe(&sample)).expect("numbers and texts are always JSON");
+    writeln!(std::io::stdout(), "{text}").map_err(|error| Failure::io("stdout cannot be written", &error))?;
+    let failed = sample.sources.iter().any(|source| !source.ok && source.not_available.is_none());
+    if sample.readings.is_empty() && failed {
+        return Err(Failure::new(exit::IO, "no source could be read"));
+    }
+    Ok(())
+}
+
+fn describe(sample: &Sample) -> Value {
+    let sources: Map<String, Value> = sample
+        .sources
+        .iter()
+        .map(|source| {
+            let state = json!({
+                "ok": source.ok,
+                "duration_ms": source.duration_ms,
+                "readings": source.readings,
+                "last_error": source.last_error,
+                "not_available": source.not_available,
+            });
+            (source.name.to_owned(), state)
+        })
+        .collect();
+    json!({ "timestamp": sample.at, "host": to_json(sample), "sources": sources })
+}
+
+fn wait_until(moment: Instant) {
+    std::thread::sleep(moment.saturating_duration_since(Instant::now()));
+}

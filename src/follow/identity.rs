@@ -106,7 +106,7 @@ impl Tail {
     }
 
     /// Value to keep on disk.
-    pub fn hash(&self) -> u64 {
+    pub(super) fn hash(&self) -> u64 {
         hash(&self.bytes)
     }
 }

@@ -5,14 +5,14 @@
 //! provided that the source of lines resumes at the position of the same commit.
 
 use super::sketch::Sketch;
-use super::state::{Decoder, Encoder, Journal, Key, Level, Mark, RecentKind};
+use super::state::{Decoder, Encoder, Journal, Key, Level, Mark, PREFIX, RecentKind};
 use super::top::Tally;
 use super::{CODES_MAX, Counts, Options, Totals, Windows};
 use crate::record::EpochMs;
 
 impl Windows {
-    /// Windows as they were at the commit that `entries` come from. Damaged and unknown entries
-    /// are ignored and counted ([`Windows::damaged`]); after damage, coverage begins anew.
+    /// Windows as they were at the commit that `entries` come from; those of others are passed over.
+    /// Damaged and unknown entries are ignored and counted ([`Windows::damaged`]); after damage, coverage begins anew.
     pub fn restore<'a>(
         options: Options,
         started_ms: EpochMs,
@@ -20,7 +20,7 @@ impl Windows {
     ) -> Windows {
         let mut windows = Windows::new(options, started_ms);
         let mut known = Vec::new();
-        for (key, value) in entries {
+        for (key, value) in entries.filter(|(key, _)| key.starts_with(PREFIX)) {
             match Key::parse(key) {
                 Some(key) => known.push((key, value)),
                 None => windows.damaged += 1,

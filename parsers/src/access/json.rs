@@ -8,7 +8,7 @@ use super::unparsed::Unparsed;
 use super::variable::{Captures, Kind, Names, Slot};
 use crate::bytes::{part, rest, run_length};
 
-/// Finds the values of the known keys of `line`. Of a key that stands twice the last counts, as in JavaScript.
+/// Finds the values of the known keys of `line`. Of a variable that stands twice the last counts, as in JavaScript.
 pub(crate) fn scan(names: &Names, line: &[u8], captures: &mut Captures) -> Result<(), Unparsed> {
     let mut at = skip_blanks(line, 0);
     if line.get(at) != Some(&b'{') {
@@ -22,7 +22,11 @@ pub(crate) fn scan(names: &Names, line: &[u8], captures: &mut Captures) -> Resul
             _ => return Err(not_json(at)),
         }
         let key_end = string_end(line, at + 1)?;
-        let slot = names.slot(part(line, at + 1, key_end));
+        let name = names.find(part(line, at + 1, key_end));
+        // Of two names for one thing nginx's own counts: `client` may stand beside `remote_addr`.
+        let slot = name
+            .map(|name| name.slot)
+            .filter(|slot| name.is_some_and(|name| name.nginx) || captures.get(*slot).is_none());
         at = skip_blanks(line, key_end + 1);
         if line.get(at) != Some(&b':') {
             return Err(not_json(at));

@@ -10,7 +10,7 @@
 use super::log_format::{Piece, Pieces};
 use super::unparsed::{Expected, Snippet, Unparsed};
 use super::variable::{Captures, Kind, Slot, slot_of_variable};
-use crate::bytes::{is_escaped, part, rest, run_length};
+use crate::bytes::{is_escaped, part, rest, run_length, stands_at};
 use crate::escape::Escape;
 use crate::time::{ISO8601_BYTES, LOCAL_BYTES, iso8601_shape, local_shape};
 use alloc::boxed::Box;
@@ -117,7 +117,7 @@ impl Program {
 
     /// Finds the fields of `line`.
     pub(crate) fn run(&self, line: &[u8], captures: &mut Captures) -> Result<(), Unparsed> {
-        if !line.starts_with(&self.head) {
+        if !stands_at(line, 0, &self.head) {
             return Err(self.head_miss(line));
         }
         let mut at = self.head.len();
@@ -207,8 +207,8 @@ impl Program {
     /// The end of a field of a known form, behind which the text after it has to stand.
     fn rigid_end(&self, step: &Step, line: &[u8], at: usize, index: usize) -> Result<usize, Miss> {
         let Some(end) = extent(step, line, at) else { return Err(no_extent(step, line, at, index)) };
-        let follows = rest(line, end);
-        if !follows.starts_with(&step.after) {
+        if !stands_at(line, end, &step.after) {
+            let follows = rest(line, end);
             let same =
                 follows.iter().zip(step.after.iter()).take_while(|(left, right)| left == right).count();
             let no_value = end == at && same == 0 && matches!(step.class, Class::Digits | Class::Decimal);
@@ -313,7 +313,7 @@ fn find(line: &[u8], from: usize, text: &[u8]) -> Option<usize> {
     let mut at = from;
     loop {
         at += memchr::memchr(first, line.get(at..)?)?;
-        if rest(line, at).starts_with(text) {
+        if stands_at(line, at, text) {
             return Some(at);
         }
         at += 1;

@@ -54,6 +54,7 @@ pub(crate) enum Kind {
 }
 
 /// One known name.
+#[derive(Debug)]
 pub(crate) struct Name {
     /// As a log_format variable without `$`, a JSON key, or a group of a regex.
     pub(crate) name: &'static str,
@@ -73,7 +74,6 @@ const fn common(name: &'static str, slot: Slot) -> Name {
 /// All known names. The first entry of a slot is the one that messages use.
 pub(crate) const NAMES: &[Name] = &[
     variable("remote_addr", Slot::RemoteAddr),
-    variable("realip_remote_addr", Slot::RemoteAddr),
     common("client_ip", Slot::RemoteAddr),
     common("clientip", Slot::RemoteAddr),
     common("remote_ip", Slot::RemoteAddr),
@@ -197,7 +197,7 @@ pub(crate) fn slot_of_name(name: &str) -> Option<Slot> {
 /// All names, found by length first: a JSON line asks a dozen times, and few names share a length.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    by_length: Vec<Vec<(&'static [u8], Slot)>>,
+    by_length: Vec<Vec<&'static Name>>,
 }
 
 impl Names {
@@ -206,14 +206,14 @@ impl Names {
         let mut by_length = alloc::vec![Vec::new(); longest + 1];
         for known in NAMES {
             if let Some(row) = by_length.get_mut(known.name.len()) {
-                row.push((known.name.as_bytes(), known.slot));
+                row.push(known);
             }
         }
         Names { by_length }
     }
 
-    pub(crate) fn slot(&self, key: &[u8]) -> Option<Slot> {
-        self.by_length.get(key.len())?.iter().find(|(name, _)| *name == key).map(|(_, slot)| *slot)
+    pub(crate) fn find(&self, key: &[u8]) -> Option<&'static Name> {
+        self.by_length.get(key.len())?.iter().find(|known| known.name.as_bytes() == key).copied()
     }
 }
 
@@ -262,7 +262,12 @@ mod tests {
     fn every_name_stands_once_and_is_found() {
         let names = Names::new();
         for (index, known) in NAMES.iter().enumerate() {
-            assert_eq!(names.slot(known.name.as_bytes()), Some(known.slot), "{}", known.name);
+            assert_eq!(
+                names.find(known.name.as_bytes()).map(|found| found.slot),
+                Some(known.slot),
+                "{}",
+                known.name
+            );
             assert!(
                 NAMES[..index].iter().all(|other| other.name != known.name),
                 "{} stands twice",
@@ -270,7 +275,7 @@ mod tests {
             );
             assert!(!known.slot.gives().is_empty());
         }
-        assert_eq!(names.slot(b"nothing"), None);
+        assert!(names.find(b"nothing").is_none());
         assert_eq!(slot_of_variable("method"), None);
         assert_eq!(slot_of_name("method"), Some(Slot::Method));
     }

@@ -98,8 +98,11 @@ fn written(value: &Option<Vec<u8>>, escape: Escape, out: &mut Vec<u8>) {
     }
 }
 
+/// A variable and the value that the parser has to give for it.
+type Given = (&'static str, Option<Vec<u8>>);
+
 /// The format as a directive, a line of it, and each variable's value as the parser has to give it.
-fn line_of(entries: &[Entry], escape: Escape) -> (String, Vec<u8>, Vec<(&'static str, Option<Vec<u8>>)>) {
+fn line_of(entries: &[Entry], escape: Escape) -> (String, Vec<u8>, Vec<Given>) {
     let name = ["default", "json", "none"][escape as usize];
     let mut format = std::format!("log_format x escape={name} '");
     let mut line = Vec::new();
@@ -121,7 +124,7 @@ fn line_of(entries: &[Entry], escape: Escape) -> (String, Vec<u8>, Vec<(&'static
     (format, line, values)
 }
 
-fn compare(found: &AccessLine<'_>, values: &[(&'static str, Option<Vec<u8>>)]) {
+fn compare(found: &AccessLine<'_>, values: &[Given]) {
     let text = |bytes: Option<&[u8]>| bytes.map(<[u8]>::to_vec);
     let number = |value: &Option<Vec<u8>>| {
         value.as_ref().map(|digits| {

@@ -229,6 +229,7 @@ fn json_lines_in_any_order_with_the_oddities_of_nginx() {
         "time=1431857103999 status=200",
     );
     check(br#"{"duration_ms":12.7,"http_version":1.1,"status":1,"status":2}"#, "protocol=1.1 status=2 rt=12");
+    check(br#"{"ip":"a","remote_addr":"b","client":"c"}"#, "addr=b");
     check(b"{}", "");
     check(
         br#"{"status":{"code":200}}"#,
