@@ -108,8 +108,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_contract() {
         let runtime = crate::cli::runtime().expect("a runtime");
-        let listener =
-            runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
         let board = Arc::new(Board::new());
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -157,7 +156,9 @@ mod tests {
 
     #[test]
     fn what_is_no_agent_is_an_error() {
-        for answer in ["", "HTTP/1.0 200 OK\r\n\r\n{}", "HTTP/1.0 200 OK\r\n\r\n<html>", "HTTP/1.0 404 x\r\n\r\n"] {
+        for answer in
+            ["", "HTTP/1.0 200 OK\r\n\r\n{}", "HTTP/1.0 200 OK\r\n\r\n<html>", "HTTP/1.0 404 x\r\n\r\n"]
+        {
             assert!(read_answer(answer.as_bytes()).is_err(), "{answer:?}");
         }
     }

@@ -31,7 +31,8 @@ fn agent_cpu(process: &Process) -> Option<Duration> {
     let mut others = 0;
     for task in process.tasks().ok()?.flatten() {
         let Ok(stat) = task.stat() else { continue };
-        let is_ours = task.tid == process.pid || [peer::THREAD_NAME, writer::THREAD_NAME].contains(&stat.comm.as_str());
+        let is_ours =
+            task.tid == process.pid || [peer::THREAD_NAME, writer::THREAD_NAME].contains(&stat.comm.as_str());
         if is_ours {
             others += ticks(&stat);
         }

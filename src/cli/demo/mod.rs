@@ -129,7 +129,8 @@ impl Demo {
             Some(period) => format!("  and again every {} minutes. ", clock(period)),
             None => "  ".to_owned(),
         };
-        self.screen.say(&format!("\n{until}Ctrl-C ends it, with the balance sheet; nothing is left behind.\n"));
+        self.screen
+            .say(&format!("\n{until}Ctrl-C ends it, with the balance sheet; nothing is left behind.\n"));
     }
 
     /// Lets everything happen at its time, until the end or a signal.
@@ -193,7 +194,8 @@ impl Demo {
             let (batches, bytes) = (numbers.spool_batches, numbers.spool_bytes);
             self.peak = Peak { lines: numbers.held, batches, bytes };
         }
-        if self.phase == Phase::Draining && !numbers.retrying && numbers.spool_batches <= SERVING_BATCHES_MAX {
+        if self.phase == Phase::Draining && !numbers.retrying && numbers.spool_batches <= SERVING_BATCHES_MAX
+        {
             self.phase = Phase::Serving;
             let drained = format!("drained: at the most {} lines had waited", grouped(self.peak.lines));
             self.screen.tell(self.begun.elapsed(), &drained);

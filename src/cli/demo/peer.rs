@@ -45,8 +45,9 @@ impl Peer {
         let runtime = runtime()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = ReceiverOptions { store: Some(store.clone()), ..ReceiverOptions::new(address) };
-        let (receiver, signals) = runtime
-            .block_on(async { Ok::<_, Failure>((Receiver::bind(options).await.map_err(unusable)?, listen()?)) })?;
+        let (receiver, signals) = runtime.block_on(async {
+            Ok::<_, Failure>((Receiver::bind(options).await.map_err(unusable)?, listen()?))
+        })?;
         let (handle, entry) = (receiver.handle(), runtime.handle().clone());
         let (stop, stopped) = oneshot::channel();
         let serve = async move {
@@ -118,7 +119,8 @@ impl Peer {
     /// When the kept summaries cannot be read, or are none.
     pub(super) fn summarised_requests(&self) -> Result<u64, Failure> {
         let path = self.store.join(SUMMARIES_FILE);
-        sum_of_summaries(&path).map_err(|error| Failure::io(format!("cannot read {}", path.display()), &error))
+        sum_of_summaries(&path)
+            .map_err(|error| Failure::io(format!("cannot read {}", path.display()), &error))
     }
 }
 

@@ -97,9 +97,8 @@ impl View<'_> {
         let numbers = self.numbers;
         let (word, ink) = self.phase.words();
         let rate = |qps: Option<f64>| qps.map_or_else(|| "-".to_owned(), |qps| format!("{qps:.0}"));
-        let errors = numbers.error_rate_10s.map_or_else(|| "-".to_owned(), |share| {
-            format!("{:.1}", share * 100.0)
-        });
+        let errors =
+            numbers.error_rate_10s.map_or_else(|| "-".to_owned(), |share| format!("{:.1}", share * 100.0));
         let held = format!("held {}", grouped(numbers.held));
         let held = match self.phase {
             Phase::Outage | Phase::Draining => palette.paint(Ink::Waiting, &held),
@@ -234,7 +233,13 @@ mod tests {
     }
 
     fn view(numbers: &Numbers) -> View<'_> {
-        View { phase: Phase::Outage, elapsed: Duration::from_secs(68), written: 1_240, numbers, received: 980 }
+        View {
+            phase: Phase::Outage,
+            elapsed: Duration::from_secs(68),
+            written: 1_240,
+            numbers,
+            received: 980,
+        }
     }
 
     #[test]

@@ -93,19 +93,29 @@ impl Facts {
                 left: numbers.read,
                 right: numbers.requests + numbers.unparsed,
             },
-            Equality { what: "torn lines and lines not parsed", left: self.written.torn, right: numbers.unparsed },
+            Equality {
+                what: "torn lines and lines not parsed",
+                left: self.written.torn,
+                right: numbers.unparsed,
+            },
             Equality {
                 what: "requests counted and the sum of the shipped summaries",
                 left: numbers.requests,
                 right: self.summarised,
             },
-            Equality { what: "secrets written and secrets masked", left: self.written.secrets, right: numbers.redacted },
+            Equality {
+                what: "secrets written and secrets masked",
+                left: self.written.secrets,
+                right: numbers.redacted,
+            },
             Equality { what: "batches with the key of another", left: self.stats.conflicts, right: 0 },
         ];
         let mut wrong: Vec<String> = equalities
             .iter()
             .filter(|equality| equality.left != equality.right)
-            .map(|Equality { what, left, right }| format!("{what}: {}, not {}", grouped(*left), grouped(*right)))
+            .map(|Equality { what, left, right }| {
+                format!("{what}: {}, not {}", grouped(*left), grouped(*right))
+            })
             .collect();
         if !numbers.balanced {
             wrong.push("the agent's own ledger does not balance".to_owned());
@@ -125,7 +135,8 @@ impl Facts {
         let verdict = match self.outcome() {
             Outcome::Balanced => palette.paint(Ink::Good, "balanced: every line is accounted for"),
             Outcome::LeftEarly { held } => {
-                let left = format!("left early: {} lines were still on their way, none was lost", grouped(held));
+                let left =
+                    format!("left early: {} lines were still on their way, none was lost", grouped(held));
                 palette.paint(Ink::Waiting, &left)
             }
             Outcome::Unbalanced(wrong) => {

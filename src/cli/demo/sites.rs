@@ -89,8 +89,7 @@ pub(super) const USER_AGENTS: [&str; 9] = [
     "curl/8.14.1",
 ];
 
-pub(super) const REFERERS: [&str; 4] =
-    ["-", "-", SHOP_REFERER, "https://www.google.com/"];
+pub(super) const REFERERS: [&str; 4] = ["-", "-", SHOP_REFERER, "https://www.google.com/"];
 
 /// What a browser sends to port 80 when it speaks TLS there, as nginx logs it: the head of a ClientHello
 /// (RFC 8446, section 4), escaped.

@@ -43,7 +43,8 @@ impl Stage {
             fs::DirBuilder::new().mode(0o700).create(&path)?;
             Ok(path)
         });
-        let what = || format!("cannot make a directory in {} (TMPDIR chooses another place)", parent.display());
+        let what =
+            || format!("cannot make a directory in {} (TMPDIR chooses another place)", parent.display());
         made.map(|path| Stage { path }).map_err(|error| Failure::io(what(), &error))
     }
 
@@ -62,7 +63,8 @@ impl Stage {
     /// # Errors
     /// When something stays behind.
     pub(super) fn remove(self) -> Result<(), Failure> {
-        remove(&self.path).map_err(|error| Failure::io(format!("cannot remove {}", self.path.display()), &error))
+        remove(&self.path)
+            .map_err(|error| Failure::io(format!("cannot remove {}", self.path.display()), &error))
     }
 
     /// The agent's settings: as an operator would write them, but for shorter intervals.
@@ -159,7 +161,9 @@ impl Runner {
         self.doorbell.ring_stop();
         match self.thread.take().map(JoinHandle::join) {
             None | Some(Ok(Ended::Stopped)) => Ok(()),
-            Some(Ok(Ended::Reload)) => Err(Failure::new(exit::SOFTWARE, "the agent ended without being asked")),
+            Some(Ok(Ended::Reload)) => {
+                Err(Failure::new(exit::SOFTWARE, "the agent ended without being asked"))
+            }
             Some(Err(_)) => Err(Failure::new(exit::SOFTWARE, "the agent panicked")),
         }
     }

@@ -427,9 +427,8 @@ mod tests {
     #[test]
     fn the_rate_follows_the_plan() {
         let rates: Vec<f64> = (0..4_000).map(|tenth| rate_per_s(f64::from(tenth) / 10.0)).collect();
-        let (least, most) = rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), rate| {
-            (low.min(*rate), high.max(*rate))
-        });
+        let (least, most) =
+            rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
         assert!(least >= 59.9 && least < 65.0 && most > 190.0 && most <= 200.1, "{least} {most}");
         let mut traffic = Traffic::new(11);
         let mut counts = [0_u32; 40];
@@ -442,7 +441,10 @@ mod tests {
                 (0..10).map(|tenth| rate_per_s(second as f64 + f64::from(tenth) / 10.0)).sum::<f64>() / 10.0;
             // Five standard deviations of a Poisson count.
             let tolerance = 5.0 * expected.sqrt();
-            assert!((f64::from(*count) - expected).abs() < tolerance, "second {second}: {count}, not {expected}");
+            assert!(
+                (f64::from(*count) - expected).abs() < tolerance,
+                "second {second}: {count}, not {expected}"
+            );
         }
     }
 }

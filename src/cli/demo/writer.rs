@@ -128,11 +128,7 @@ impl Drop for Writer {
     }
 }
 
-fn write_until_stopped(
-    mut log: Log,
-    mut traffic: Traffic,
-    orders: &mpsc::Receiver<Order>,
-) -> io::Result<()> {
+fn write_until_stopped(mut log: Log, mut traffic: Traffic, orders: &mpsc::Receiver<Order>) -> io::Result<()> {
     let begun = Instant::now();
     let mut failing = false;
     loop {
@@ -266,8 +262,11 @@ mod tests {
             log.rename(now).expect("renamed");
             log.reopen_if_due(now + REOPEN_DELAY).expect("opened");
         }
-        let mut names: Vec<_> =
-            fs::read_dir(directory.path()).expect("the directory").flatten().map(|entry| entry.file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(directory.path())
+            .expect("the directory")
+            .flatten()
+            .map(|entry| entry.file_name())
+            .collect();
         names.sort();
         assert_eq!(names, ["access.log", "access.log.1", "access.log.2"], "the disk is not filled");
     }
