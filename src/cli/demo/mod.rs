@@ -59,7 +59,8 @@ pub fn run(seconds: Option<u64>) -> Result<(), Failure> {
         begun: Instant::now(),
         heard,
         phase: Phase::Serving,
-        numbers: Numbers::default(),
+        numbers: None,
+        resting_bytes: 0,
         peak: Peak::default(),
         outage: Duration::ZERO,
         outage_since: None,
@@ -99,7 +100,10 @@ struct Demo {
     begun: Instant,
     heard: mpsc::Receiver<()>,
     phase: Phase,
-    numbers: Numbers,
+    /// The agent's last answer; none before its first tick.
+    numbers: Option<Numbers>,
+    /// What the spool takes on disk while nothing waits: it reserves room ahead.
+    resting_bytes: u64,
     peak: Peak,
     outage: Duration,
     outage_since: Option<Instant>,
@@ -186,33 +190,37 @@ impl Demo {
     fn look(&mut self) {
         // An answer that does not come leaves the numbers as they were; the end waits for them to be right.
         if let Ok(Some(numbers)) = ask::numbers(self.agent.address()) {
-            self.numbers = numbers;
+            self.numbers = Some(numbers);
         }
-        let numbers = &self.numbers;
+        let now = Instant::now();
+        if now >= self.trim_due {
+            self.peer.trim_store();
+            self.trim_due = now + TRIM_INTERVAL;
+        }
+        let Some(numbers) = &self.numbers else { return };
         let waits = matches!(self.phase, Phase::Outage | Phase::Draining);
+        if !waits && numbers.spool_batches == 0 {
+            self.resting_bytes = numbers.spool_bytes;
+        }
+        let spool_bytes = numbers.spool_bytes.saturating_sub(self.resting_bytes);
         if waits && numbers.held > self.peak.lines {
-            let (batches, bytes) = (numbers.spool_batches, numbers.spool_bytes);
-            self.peak = Peak { lines: numbers.held, batches, bytes };
+            self.peak = Peak { lines: numbers.held, batches: numbers.spool_batches, bytes: spool_bytes };
         }
         if self.phase == Phase::Draining && !numbers.retrying && numbers.spool_batches <= SERVING_BATCHES_MAX
         {
             self.phase = Phase::Serving;
-            let drained = format!("drained: at the most {} lines had waited", grouped(self.peak.lines));
+            let drained = format!("drained; at the most {} lines had waited", grouped(self.peak.lines));
             self.screen.tell(self.begun.elapsed(), &drained);
         }
         let view = View {
             phase: self.phase,
             elapsed: self.begun.elapsed(),
             written: self.writer.written().lines,
-            numbers: &self.numbers,
+            spool_bytes,
+            numbers,
             received: sheet::received(&self.peer.stats()),
         };
-        let now = Instant::now();
         self.screen.show(&view, now);
-        if now >= self.trim_due {
-            self.peer.trim_store();
-            self.trim_due = now + TRIM_INTERVAL;
-        }
     }
 
     /// Nothing may end by itself.
@@ -252,7 +260,7 @@ impl Demo {
         Ok(Facts {
             elapsed,
             written,
-            numbers: self.numbers.clone(),
+            numbers: self.numbers.clone().unwrap_or_default(),
             stats,
             summarised,
             outage: self.outage,
@@ -265,13 +273,14 @@ impl Demo {
     /// Waits until every line was read and shipped; `false` when somebody did not want to wait.
     fn settle(&mut self, lines: u64) -> Result<bool, Failure> {
         self.screen.tell(self.begun.elapsed(), "no more traffic; the last lines go out (Ctrl-C leaves them)");
-        let mut shipped = self.numbers.shipped;
+        let mut shipped = 0;
         let mut deadline = Instant::now() + SETTLE_TIMEOUT;
         let last = Instant::now() + SETTLE_TIMEOUT_MAX;
         loop {
             self.look();
             self.check_agent()?;
-            let numbers = &self.numbers;
+            let nothing = Numbers::default();
+            let numbers = self.numbers.as_ref().unwrap_or(&nothing);
             let is_settled = numbers.read == lines && numbers.held == 0;
             if is_settled || Instant::now() >= deadline {
                 return Ok(true);

@@ -86,6 +86,8 @@ pub(super) struct View<'a> {
     pub(super) phase: Phase,
     pub(super) elapsed: Duration,
     pub(super) written: u64,
+    /// What the waiting batches take on disk, beside what the spool has reserved.
+    pub(super) spool_bytes: u64,
     pub(super) numbers: &'a Numbers,
     /// Access lines at the receiver.
     pub(super) received: u64,
@@ -99,7 +101,7 @@ impl View<'_> {
         let rate = |qps: Option<f64>| qps.map_or_else(|| "-".to_owned(), |qps| format!("{qps:.0}"));
         let errors =
             numbers.error_rate_10s.map_or_else(|| "-".to_owned(), |share| format!("{:.1}", share * 100.0));
-        let held = format!("held {}", grouped(numbers.held));
+        let held = format!("{} held", grouped(numbers.held));
         let held = match self.phase {
             Phase::Outage | Phase::Draining => palette.paint(Ink::Waiting, &held),
             Phase::Serving | Phase::Finishing => held,
@@ -109,23 +111,21 @@ impl View<'_> {
             false => palette.paint(Ink::Bad, "NOT BALANCED"),
         };
         let mut line = format!(
-            "{} {:>5}  {:>3}/s (1m {}/s) {:>4} % errors  written {}  read {} = shipped {} + {held}  \
-             spool {} in {}  receiver {}  {balanced}",
+            "{} {:>5}  {:>3}/s {:>4} % err  read {} = {} shipped + {held}  spool {}, {}  receiver {}  {balanced}",
             palette.paint(ink, &format!("{word:<9}")),
             clock(self.elapsed),
             rate(numbers.qps_10s),
-            rate(numbers.qps_1m),
             errors,
-            grouped(self.written),
             grouped(numbers.read),
             grouped(numbers.shipped),
-            size(numbers.spool_bytes),
             batches(numbers.spool_batches),
+            size(self.spool_bytes),
             grouped(self.received),
         );
         if let (true, Some(wait_s)) = (numbers.retrying, numbers.next_try_in_s) {
             let _ = write!(line, "  next try in {wait_s:.0} s");
         }
+        let _ = write!(line, "  written {}  1m {}/s", grouped(self.written), rate(numbers.qps_1m));
         line
     }
 }
@@ -227,7 +227,6 @@ mod tests {
             qps_10s: Some(151.4),
             error_rate_10s: Some(0.0042),
             spool_batches: 1,
-            spool_bytes: 12_595,
             ..Numbers::default()
         }
     }
@@ -237,6 +236,7 @@ mod tests {
             phase: Phase::Outage,
             elapsed: Duration::from_secs(68),
             written: 1_240,
+            spool_bytes: 12_595,
             numbers,
             received: 980,
         }
@@ -245,12 +245,14 @@ mod tests {
     #[test]
     fn the_line_holds_the_account() {
         let mut numbers = numbers();
-        let expected = "OUTAGE     1:08  151/s (1m -/s)  0.4 % errors  written 1,240  read 1,230 = shipped 980 + \
-                        held 250  spool 12.3 KiB in 1 batch  receiver 980  balanced";
+        let expected = "OUTAGE     1:08  151/s  0.4 % err  read 1,230 = 980 shipped + 250 held  \
+                        spool 1 batch, 12.3 KiB  receiver 980  balanced  written 1,240  1m -/s";
         assert_eq!(view(&numbers).line(PLAIN), expected);
         (numbers.balanced, numbers.retrying, numbers.next_try_in_s) = (false, true, Some(3.6));
         let line = view(&numbers).line(PLAIN);
-        assert!(line.ends_with("NOT BALANCED  next try in 4 s"), "{line}");
+        assert!(line.contains("NOT BALANCED  next try in 4 s"), "{line}");
+        let shown: String = line.chars().take(80).collect();
+        assert!(shown.contains("250 held"), "a terminal of 80 columns shows the account: {shown}");
     }
 
     #[test]

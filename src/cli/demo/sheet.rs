@@ -22,6 +22,7 @@ const NUMBER_WIDTH: usize = 11;
 pub(super) struct Peak {
     pub(super) lines: u64,
     pub(super) batches: u64,
+    /// Beside what the spool has reserved.
     pub(super) bytes: u64,
 }
 
@@ -169,7 +170,7 @@ impl Facts {
     fn costs(&self, sheet: &mut Sheet) {
         let Facts { stats, peak, cost, .. } = self;
         if self.outage > Duration::ZERO {
-            let spool = format!("lines, {} on disk in {}", size(peak.bytes), batches(peak.batches));
+            let spool = format!("lines in {}, {} on disk", batches(peak.batches), size(peak.bytes));
             let label = format!("held at the most, in {:.0} s of outage", self.outage.as_secs_f64());
             sheet.row(&label, peak.lines, &spool);
         }
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(facts().outcome(), Outcome::Balanced);
         let text = facts().render(PLAIN);
         assert!(text.ends_with("balanced: every line is accounted for"), "{text}");
-        for part in ["612  lines, 40.0 KiB on disk in 5 batches", "8.0 to 1", "1,000  in 2 files"] {
+        for part in ["612  lines in 5 batches, 40.0 KiB on disk", "8.0 to 1", "1,000  in 2 files"] {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(!text.contains("NOT") && !text.contains('\x1b'), "{text}");

@@ -56,7 +56,7 @@ const CACHED: (u16, &[(u16, u32)]) = (200, &[(304, 350), (404, 8)]);
 pub(super) const ROUTES: [Route; 16] = [
     route(10, WWW, ("GET", "/"), PAGE, 18_400, 0.042, true),
     route(20, WWW, ("GET", "/products/{id}"), ITEM, 24_700, 0.055, true),
-    route(11, WWW, ("GET", "/category/{word}?page={page}"), PAGE, 31_200, 0.080, true),
+    route(11, WWW, ("GET", "/categories/{id}?page={page}"), PAGE, 31_200, 0.080, true),
     route(5, WWW, ("GET", "/search?q={word}"), PAGE, 22_900, 0.190, true),
     route(2, WWW, ("GET", "/old-shop/{id}"), (301, &[]), 169, 0.0005, false),
     route(3, WWW, ("POST", "/cart/items"), NO_CONTENT, 0, 0.038, true),

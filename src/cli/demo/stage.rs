@@ -37,9 +37,9 @@ impl Stage {
     /// # Errors
     /// When it cannot be made.
     pub(super) fn build(parent: &Path) -> Result<Stage, Failure> {
-        let name = format!("watchpost-demo-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let made = fs::canonicalize(parent).and_then(|parent| {
-            let path = parent.join(&name);
+            let name = format!("watchpost-demo-{:06x}", fastrand::u32(..1 << 24));
+            let path = parent.join(name);
             fs::DirBuilder::new().mode(0o700).create(&path)?;
             Ok(path)
         });

@@ -429,7 +429,7 @@ mod tests {
         let rates: Vec<f64> = (0..4_000).map(|tenth| rate_per_s(f64::from(tenth) / 10.0)).collect();
         let (least, most) =
             rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
-        assert!(least >= 59.9 && least < 65.0 && most > 190.0 && most <= 200.1, "{least} {most}");
+        assert!((59.9..65.0).contains(&least) && (190.0..200.1).contains(&most), "{least} {most}");
         let mut traffic = Traffic::new(11);
         let mut counts = [0_u32; 40];
         while let Some(count) = counts.get_mut(traffic.due().as_secs() as usize) {
