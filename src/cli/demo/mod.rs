@@ -202,7 +202,10 @@ impl Demo {
         if !waits && numbers.spool_batches == 0 {
             self.resting_bytes = numbers.spool_bytes;
         }
-        let spool_bytes = numbers.spool_bytes.saturating_sub(self.resting_bytes);
+        let spool_bytes = match numbers.spool_batches {
+            0 => 0,
+            _ => numbers.spool_bytes.saturating_sub(self.resting_bytes),
+        };
         if waits && numbers.held > self.peak.lines {
             self.peak = Peak { lines: numbers.held, batches: numbers.spool_batches, bytes: spool_bytes };
         }

@@ -15,8 +15,8 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Back to the first column, and no wrapping: a terminal that is too narrow shows the beginning of the line
 /// instead of scrolling (DECAWM of the VT100).
 const REDRAW: &str = "\r\x1b[?7l";
-/// The rest of the old line goes, and wrapping is back.
-const REDRAWN: &str = "\x1b[K\x1b[?7h";
+/// The rest of the old line goes, wrapping is back, and so is the cursor: what a key echoes must not open a line.
+const REDRAWN: &str = "\x1b[K\x1b[?7h\r";
 /// The line goes altogether.
 const WIPE: &str = "\r\x1b[K";
 
