@@ -129,7 +129,10 @@ impl Drop for Writer {
 }
 
 fn write_until_stopped(mut log: Log, mut traffic: Traffic, orders: &mpsc::Receiver<Order>) -> io::Result<()> {
-    let begun = Instant::now();
+    // The log begins with a whole second: half of one would read as a slow start.
+    let start = Now::read();
+    let head = Duration::from_millis(start.wall.rem_euclid(1000).unsigned_abs());
+    let begun = start.monotonic.checked_sub(head).unwrap_or(start.monotonic);
     let mut failing = false;
     loop {
         let now = Now::read();
