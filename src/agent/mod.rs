@@ -7,6 +7,7 @@ pub mod doorbell;
 pub mod edges;
 pub mod events;
 pub mod ledger;
+pub mod line_reader;
 mod lines;
 mod outbox;
 mod pipeline;

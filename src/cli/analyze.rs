@@ -24,9 +24,9 @@ use self::progress::{Metered, Progress};
 use self::report::{FileReport, Report};
 use self::tally::Tally;
 use super::{Failure, exit, grouped, printable};
+use crate::agent::line_reader::LineReader;
 use crate::config::Config;
 
-pub(super) use self::formats::LineReader;
 pub(super) use self::report::rfc3339;
 
 /// What stands for stdin.

@@ -15,8 +15,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use watchpost_parsers::{AccessLine, Format, Parser, Unparsed, route};
 
-use super::analyze::{LineReader, rfc3339, write_out};
+use super::analyze::{rfc3339, write_out};
 use super::{Failure, exit, grouped, printable};
+use crate::agent::line_reader::LineReader;
 use crate::agent::plan::{LogPlan, Plan, Reading};
 use crate::batch::line::{self, Marks};
 use crate::batch::redact::Redactor;

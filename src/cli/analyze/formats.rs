@@ -1,14 +1,13 @@
 //! Which format the lines of a file are read with: the stated one, the one nginx.conf has for the file or the
 //! file it was rotated from, else by the line.
 //!
-//! What it must never do: guess a format from what lines look like beyond the brace that tells JSON.
+//! Never decides how a line is read: that is the agent's `LineReader`.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use watchpost_parsers::{AccessLine, Format, Parser, Unparsed};
-
-use crate::agent::plan::{LogPlan, Plan, PlanError, Reading};
+use crate::agent::line_reader::LineReader;
+use crate::agent::plan::{Plan, PlanError};
 use crate::config::{Config, LogFormat};
 
 /// The formats of all files.
@@ -47,64 +46,6 @@ fn is_log_of(path: &[u8], log: &[u8]) -> bool {
         [] => true,
         [b'.' | b'-', rest @ ..] => !rest.is_empty() && !rest.contains(&b'/'),
         _ => false,
-    }
-}
-
-/// Reads the lines of one file.
-pub(in crate::cli) struct LineReader {
-    parsers: Parsers,
-    format_name: String,
-    vhost: Option<Vec<u8>>,
-}
-
-enum Parsers {
-    One(Box<Parser>),
-    /// Lines that begin with a brace are JSON, others combined.
-    Detect {
-        combined: Box<Parser>,
-        json: Box<Parser>,
-    },
-}
-
-impl LineReader {
-    /// A reader for lines of a plan.
-    pub(in crate::cli) fn new(log: &LogPlan) -> LineReader {
-        let parser = |format: Format| Box::new(Parser::new(format));
-        let parsers = match &log.reading {
-            Reading::Format(format) => Parsers::One(parser(format.clone())),
-            Reading::Detect => {
-                Parsers::Detect { combined: parser(Format::combined()), json: parser(Format::json()) }
-            }
-        };
-        LineReader { parsers, format_name: log.format_name.clone(), vhost: log.vhost.clone() }
-    }
-
-    /// For people: which format it is.
-    pub(in crate::cli) fn format_name(&self) -> &str {
-        &self.format_name
-    }
-
-    /// The parser of a line, and the vhost of lines that name none.
-    pub(in crate::cli) fn parser(&mut self, line: &[u8]) -> (&mut Parser, Option<&[u8]>) {
-        let parser = match &mut self.parsers {
-            Parsers::One(parser) => parser,
-            Parsers::Detect { combined, json } => match line.trim_ascii_start().first() {
-                Some(b'{') => json,
-                _ => combined,
-            },
-        };
-        (parser, self.vhost.as_deref())
-    }
-
-    /// Reads a line. The vhost is that of the line, else that of the file.
-    ///
-    /// # Errors
-    /// Why it is no line of the format.
-    pub(in crate::cli) fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
-        let (parser, vhost) = self.parser(line);
-        let mut parsed = parser.parse(line)?;
-        parsed.vhost = parsed.vhost.or(vhost);
-        Ok(parsed)
     }
 }
 

@@ -29,7 +29,7 @@ impl Progress {
     /// Looks up how much there is to read.
     pub(super) fn new(files: &[PathBuf]) -> Progress {
         let length = |path: &PathBuf| match std::fs::metadata(path) {
-            Ok(metadata) => metadata.is_file().then(|| metadata.len()),
+            Ok(metadata) => metadata.is_file().then_some(metadata.len()),
             Err(_) if path.as_os_str() == super::STDIN => None,
             Err(_) => Some(0),
         };

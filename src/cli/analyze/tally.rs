@@ -5,9 +5,9 @@
 
 use watchpost_parsers::{AccessLine, Unparsed, route};
 
-use super::formats::LineReader;
 use super::rates::{Seconds, Series};
 use super::top::{Hit, Top};
+use crate::agent::line_reader::LineReader;
 use crate::record::EpochMs;
 use crate::window::Sketch;
 

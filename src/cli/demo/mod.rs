@@ -14,7 +14,9 @@ mod timeline;
 mod traffic;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Stdout};
+use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -42,19 +44,23 @@ const SERVING_BATCHES_MAX: u64 = 3;
 /// The same shop every time.
 const SEED: u64 = 20_240_229;
 
+/// Where files of no lasting worth go, where TMPDIR names no other place.
+const TEMPORARY_DIRECTORY: &str = "/tmp";
+
 /// Runs the demo for `seconds`, or until SIGINT or SIGTERM, and prints the balance sheet.
 ///
 /// # Errors
 /// 70 when the account does not balance; 74 when the stage cannot be set, or stdout is gone.
-pub fn run(seconds: Option<u64>) -> Result<(), Failure> {
+pub fn run(seconds: Option<u64>, environment: &BTreeMap<String, String>) -> Result<(), Failure> {
     let (interrupts, heard) = mpsc::channel();
-    let stage = Stage::build(&std::env::temp_dir())?;
+    let temporary = environment.get("TMPDIR").map_or(TEMPORARY_DIRECTORY, String::as_str);
+    let stage = Stage::build(Path::new(temporary))?;
     let peer = Peer::start(stage.store(), interrupts)?;
     let cannot_write = |error| Failure::io(format!("cannot write {}", stage.log().display()), &error);
     let writer = Writer::start(&stage.log(), SEED).map_err(cannot_write)?;
     let agent = Runner::start(&stage, peer.address())?;
     let mut demo = Demo {
-        screen: screen(),
+        screen: screen(environment),
         timeline: Timeline::new(seconds),
         begun: Instant::now(),
         heard,
@@ -86,10 +92,10 @@ pub fn run(seconds: Option<u64>) -> Result<(), Failure> {
 }
 
 /// Colours by <https://no-color.org>; a terminal that calls itself dumb is drawn on as if it were none.
-fn screen() -> Screen<Stdout> {
-    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+fn screen(environment: &BTreeMap<String, String>) -> Screen<Stdout> {
+    let is_dumb = environment.get("TERM").is_none_or(|term| term == "dumb");
     let is_terminal = io::stdout().is_terminal() && !is_dumb;
-    let colored = is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colored = is_terminal && environment.get("NO_COLOR").is_none_or(String::is_empty);
     Screen::new(io::stdout(), is_terminal, Palette { colored })
 }
 

@@ -40,7 +40,7 @@ fn each_field_has_its_row() {
     check(&text, "referer", "-");
     check(&text, "agent", r#"curl/8 \x22q\x22   which is curl/8 "q""#);
     check(&text, "route", "GET /page/{id}");
-    check(&text, "format", "combined or JSON, by the line: here combined");
+    check(&text, "format", "combined, main or JSON, by the line: here combined");
     assert!(text.contains("$request_time") && text.contains("log_format watchpost"), "{text}");
 }
 
