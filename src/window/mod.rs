@@ -30,7 +30,8 @@ pub use counts::StatusCounts;
 pub use sketch::Sketch;
 pub use summary::Summary;
 pub use view::{
-    LatencyView, RouteLatencyView, RouteView, TotalsView, VhostView, WebView, WindowView, WindowsView,
+    HistoryView, LatencyView, RouteLatencyView, RouteView, TotalsView, VhostView, WebView, WindowView,
+    WindowsView,
 };
 
 use crate::record::EpochMs;
