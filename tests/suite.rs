@@ -1,6 +1,7 @@
 //! One integration binary: every test that goes through the front door.
 
 mod commands;
+mod docs;
 mod nginx;
 mod pipeline;
 mod shipped_config;
