@@ -94,11 +94,18 @@ impl Pipeline {
             self.append_waiting();
             return;
         }
+        if self.windows.summaries_are_due(all) {
+            // First the lines: their record has these intervals as open, the record of the summaries has them
+            // as closed. Were they closed by the lines, a crash between the two would lose the summaries.
+            self.close_lines();
+            if self.is_blocked() {
+                return;
+            }
+        }
         let summaries = self.windows.close_summaries(all);
         if summaries.is_empty() || !self.ships() {
             return;
         }
-        self.close_lines();
         let mut builder = Builder::new(self.batch_max_bytes);
         let mut text = Vec::new();
         let mut texts = Vec::new();
