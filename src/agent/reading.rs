@@ -30,6 +30,11 @@ impl Pipeline {
         }
         self.scan_due = now.monotonic + SCAN_INTERVAL;
         self.take_notices(now);
+        if self.spool.state().is_empty() && self.lines.builder.is_empty() {
+            // From here on it is no first start: where reading begins is durable before the first line is.
+            self.windows.mark_all_changed();
+            self.append_state();
+        }
     }
 
     /// Reads every file in turn until all are drained or the budget of the tick is spent.
@@ -90,6 +95,7 @@ impl Pipeline {
 
     /// Says what happened to files, and counts what was lost with them.
     pub(super) fn take_notices(&mut self, now: Now) {
+        let mut opened = false;
         for notice in self.follower.take_notices() {
             match notice {
                 Notice::Opened { path, offset, resumed } => {
@@ -97,7 +103,7 @@ impl Pipeline {
                     if offset > 0 && !resumed {
                         self.windows.gap(now.wall);
                     }
-                    self.announce_files();
+                    opened = true;
                 }
                 Notice::Rewritten { path, lost_bytes } => {
                     self.lose(LossReason::Truncated, Loss { lines: 0, bytes: lost_bytes });
@@ -124,6 +130,9 @@ impl Pipeline {
                     self.windows.gap(now.wall);
                 }
             }
+        }
+        if opened {
+            self.announce_files();
         }
     }
 

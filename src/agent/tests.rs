@@ -258,3 +258,17 @@ fn while_the_spool_refuses_lines_no_summary_overtakes_them() {
     bench.tick(10_000);
     assert_sound(&audit_every_prefix(&bench));
 }
+
+#[test]
+fn the_very_first_start_is_over_with_its_first_tick() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::write(directory.path().join("a.log"), "history\n").expect("a log");
+    let mut bench = Bench::in_directory(directory, &[("READ_FROM", "end")]);
+    bench.tick(0);
+    // Killed before a line came; what is written meanwhile is no history.
+    bench.write("a.log", 3);
+    bench.write("b.log", 2);
+    bench.restart();
+    bench.tick(1_000);
+    assert_eq!(bench.ledger()["lines"]["read"], 5);
+}
