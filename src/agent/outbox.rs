@@ -156,7 +156,7 @@ impl Pipeline {
         }
         if now.monotonic >= self.state_due {
             self.state_due = now.monotonic + interval;
-            if self.lines.builder.is_empty() && self.account.is_dirty() {
+            if self.lines.builder.is_empty() && (self.account.is_dirty() || self.follower.has_changes()) {
                 self.append_state();
             }
         }
