@@ -100,6 +100,28 @@ impl Bench {
         log.and_then(|mut log| log.write_all(text.as_bytes())).expect("written");
     }
 
+    /// Lines that hardly compress.
+    fn write_noise(&mut self, lines: u64) {
+        let mut random = fastrand::Rng::with_seed(self.written);
+        let mut text = String::new();
+        for _ in 0..lines {
+            let wall = self.now().wall;
+            let noise: String = (0..100).map(|_| random.alphanumeric()).collect();
+            text += &format!("{}.{:03} 200 \"GET /{noise} HTTP/1.1\"\n", wall / 1000, wall % 1000);
+            self.written += 1;
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.path("a.log"));
+        log.and_then(|mut log| log.write_all(text.as_bytes())).expect("written");
+    }
+
+    /// Writes and reads until the spool takes no more.
+    fn fill(&mut self) {
+        while !self.pipeline.is_blocked() {
+            self.write_noise(100);
+            self.tick(370);
+        }
+    }
+
     fn tick(&mut self, passed_ms: u64) -> Activity {
         self.passed += Duration::from_millis(passed_ms);
         self.pipeline.tick(self.now(), true)
@@ -238,18 +260,9 @@ fn a_kill_between_any_two_records_leaves_lines_and_summaries_that_agree() {
 #[test]
 fn while_the_spool_refuses_lines_no_summary_overtakes_them() {
     let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB"), ("FLUSH_INTERVAL", "5s")]);
-    let mut random = fastrand::Rng::with_seed(3);
-    let mut rounds = 0;
-    while !bench.pipeline.is_blocked() || rounds < 5 {
-        rounds += u32::from(bench.pipeline.is_blocked());
-        let mut text = String::new();
-        for _ in 0..100 {
-            let wall = bench.now().wall;
-            let noise: String = (0..100).map(|_| random.alphanumeric()).collect();
-            text += &format!("{}.{:03} 200 \"GET /{noise} HTTP/1.1\"\n", wall / 1000, wall % 1000);
-        }
-        let log = OpenOptions::new().create(true).append(true).open(bench.path("a.log"));
-        log.and_then(|mut log| log.write_all(text.as_bytes())).expect("written");
+    bench.fill();
+    for _ in 0..5 {
+        bench.write_noise(100);
         bench.tick(370);
         assert_eq!(bench.ledger()["balanced"], true, "{}", bench.ledger());
     }
@@ -271,4 +284,19 @@ fn the_very_first_start_is_over_with_its_first_tick() {
     bench.restart();
     bench.tick(1_000);
     assert_eq!(bench.ledger()["lines"]["read"], 5);
+}
+
+#[test]
+fn a_full_spool_gets_rid_of_a_batch_that_is_too_large_for_the_destination() {
+    let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB")]);
+    bench.write_noise(2_000);
+    bench.fill();
+    for _ in 0..200 {
+        let seq = bench.pipeline.spool.oldest().expect("a full spool holds batches").id.seq;
+        let _ = bench.pipeline.split(bench.now(), seq, 413);
+        let next = bench.pipeline.spool.oldest().map(|batch| batch.id.seq);
+        assert_ne!(next, Some(seq), "it would be sent again, and be too large again");
+        bench.tick(100);
+        assert_eq!(bench.ledger()["balanced"], true, "{}", bench.ledger());
+    }
 }
