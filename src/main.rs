@@ -57,9 +57,21 @@ fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>)
     edges::watch_signals(Arc::clone(&doorbell))
         .map_err(|error| Failure::io("signals cannot be handled", &error))?;
     let at_start = env_file();
+    let mut in_force: Option<Config> = None;
     loop {
-        let agent =
-            Agent::start(config.clone(), Arc::clone(&doorbell)).map_err(|error| cannot_start(&error))?;
+        let agent = match Agent::start(config.clone(), Arc::clone(&doorbell)) {
+            Ok(agent) => agent,
+            // Settings that read well may still not do, such as a port in use.
+            Err(error) => match in_force.take().filter(|before| *before != config) {
+                Some(before) => {
+                    tracing::error!("the settings stay as they were: {}", cannot_start(&error));
+                    config = before;
+                    continue;
+                }
+                None => return Err(cannot_start(&error)),
+            },
+        };
+        in_force = Some(config.clone());
         if let Some(address) = agent.status_address() {
             tracing::info!("the status page is at http://{address}/");
         }

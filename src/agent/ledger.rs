@@ -15,6 +15,7 @@ const KEY: &[u8] = b"a/ledger";
 
 /// Counts since the very first start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)] // an account of an earlier release lacks what was added since, and is no worse for it
 pub struct Account {
     /// Complete lines of all followed files.
     pub read: u64,
@@ -108,5 +109,6 @@ mod tests {
         assert_eq!(account.change(), None);
         assert_eq!(Account::restore(value.as_deref(), 7), account);
         assert_eq!(Account::restore(Some(b"garbage"), 7).read, 7);
+        assert_eq!(Account::restore(Some(br#"{"read":5}"#), 7).read, 5, "of an earlier release");
     }
 }

@@ -18,6 +18,10 @@ use crate::window::{Request, Windows};
 /// First status that counts as an error for `WATCHPOST_SHIP_LINES=errors`.
 const FIRST_ERROR_STATUS: u16 = 400;
 
+/// Times of 13 digits, which is what a record must begin with; a line that tells another is shipped with the time
+/// at which it was read.
+const TIMESTAMPS_MS: std::ops::Range<EpochMs> = 1_000_000_000_000..10_000_000_000_000;
+
 /// Parses the lines of one file.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -108,7 +112,8 @@ impl Sink<'_> {
         let parsed = result.as_ref().ok();
         let time_ms = parsed.and_then(|parsed| parsed.time_ms);
         let wanted = self.shipping.wants(parsed, line);
-        if wanted && self.add(line, time_ms.unwrap_or(self.read_at)) != Added::Yes {
+        let timestamp = time_ms.filter(|time| TIMESTAMPS_MS.contains(time)).unwrap_or(self.read_at);
+        if wanted && self.add(line, timestamp) != Added::Yes {
             return Flow::Refuse;
         }
         self.account.read_line();

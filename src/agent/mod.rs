@@ -15,6 +15,8 @@ pub mod plan;
 mod reading;
 mod settle;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;

@@ -94,11 +94,18 @@ impl Pipeline {
             self.append_waiting();
             return;
         }
+        if self.windows.summaries_are_due(all) {
+            // First the lines: their record has these intervals as open, the record of the summaries has them
+            // as closed. Were they closed by the lines, a crash between the two would lose the summaries.
+            self.close_lines();
+            if self.is_blocked() {
+                return;
+            }
+        }
         let summaries = self.windows.close_summaries(all);
         if summaries.is_empty() || !self.ships() {
             return;
         }
-        self.close_lines();
         let mut builder = Builder::new(self.batch_max_bytes);
         let mut text = Vec::new();
         let mut texts = Vec::new();
@@ -128,7 +135,8 @@ impl Pipeline {
         while self.refused.is_empty()
             && let Some((key, text)) = self.waiting.pop_front()
         {
-            let mut builder = Builder::new(self.batch_max_bytes);
+            // It may have been made for a limit that was larger before a restart.
+            let mut builder = Builder::new(u32::MAX);
             add_all(&mut builder, &text);
             let batch = self.new_batch(Stream::WebSummary, builder.close());
             self.hand_over(Returned { batch, changes: vec![(key, None)] });
@@ -149,7 +157,7 @@ impl Pipeline {
         }
         if now.monotonic >= self.state_due {
             self.state_due = now.monotonic + interval;
-            if self.lines.builder.is_empty() && self.account.is_dirty() {
+            if self.lines.builder.is_empty() && (self.account.is_dirty() || self.follower.has_changes()) {
                 self.append_state();
             }
         }
@@ -217,35 +225,43 @@ impl Pipeline {
     /// Gives a record to the spool. What carries lines, summaries or state waits when it is refused; samples
     /// and events are counted and let go, since the newest of them matter and none can be read again.
     pub(super) fn hand_over(&mut self, record: Returned) {
-        if !self.refused.is_empty() && !record.changes.is_empty() {
+        if !self.refused.is_empty() && is_essential(&record) {
             self.refused.push_back(record);
             return;
         }
         let Err(refused) = self.spool.append(record.batch, record.changes) else { return };
-        let too_large = matches!(refused, Refused::TooLarge(_));
-        let returned = refused.returned();
-        let stream = returned.batch.as_ref().map(|batch| batch.stream);
-        let essential =
-            !returned.changes.is_empty() || matches!(stream, Some(Stream::AccessLines | Stream::WebSummary));
-        if essential && !too_large {
-            self.refused.push_back(returned);
-            return;
-        }
-        self.changes.extend(returned.changes);
-        if let Some(batch) = returned.batch {
-            let reason = if too_large { LossReason::TooLarge } else { LossReason::SpoolFull };
-            let bytes = u64::from(batch.raw_bytes);
-            self.account.lose(reason, Loss { lines: batch.lines, bytes });
+        match refused {
+            Refused::Full(record) | Refused::Degraded(record) if is_essential(&record) => {
+                self.refused.push_back(*record);
+            }
+            Refused::Full(record) | Refused::Degraded(record) => {
+                self.give_up_record(*record, LossReason::SpoolFull);
+            }
+            Refused::TooLarge(record) => self.give_up_record(*record, LossReason::TooLarge),
         }
     }
 
     /// Tries again what the spool refused, in order.
     pub(super) fn append_refused(&mut self) {
         while let Some(record) = self.refused.pop_front() {
-            if let Err(refused) = self.spool.append(record.batch, record.changes) {
-                self.refused.push_front(refused.returned());
-                return;
+            match self.spool.append(record.batch, record.changes) {
+                Ok(_) => {}
+                Err(Refused::Full(record) | Refused::Degraded(record)) => {
+                    self.refused.push_front(*record);
+                    return;
+                }
+                Err(Refused::TooLarge(record)) => self.give_up_record(*record, LossReason::TooLarge),
             }
+        }
+    }
+
+    /// Counts what is in a record as lost; its changes of the state go into the next one, unless that knows better.
+    fn give_up_record(&mut self, record: Returned, reason: LossReason) {
+        for (key, value) in record.changes {
+            self.changes.entry(key).or_insert(value);
+        }
+        if let Some(batch) = record.batch {
+            self.account.lose(reason, Loss { lines: batch.lines, bytes: u64::from(batch.raw_bytes) });
         }
     }
 
@@ -265,6 +281,12 @@ impl Pipeline {
     pub(super) fn is_blocked(&self) -> bool {
         !self.refused.is_empty()
     }
+}
+
+/// Whether a record must not be let go: it carries lines, summaries or state.
+fn is_essential(record: &Returned) -> bool {
+    let stream = record.batch.as_ref().map(|batch| batch.stream);
+    !record.changes.is_empty() || matches!(stream, Some(Stream::AccessLines | Stream::WebSummary))
 }
 
 /// Adds every line of NDJSON as a record; each was checked to fit before.

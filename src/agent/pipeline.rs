@@ -67,6 +67,8 @@ pub(super) struct Pipeline {
     pub(super) waiting_number: u64,
     pub(super) watch: DirectoryWatch,
     pub(super) host: Host,
+    /// The file that is read first at the next tick; 0 for the oldest.
+    pub(super) next_file: u64,
     pub(super) scan_due: Instant,
     pub(super) host_due: Instant,
     pub(super) state_due: Instant,
@@ -127,6 +129,7 @@ impl Pipeline {
             host_name: config.host_name.clone().unwrap_or_else(system_host_name),
             last_warning: None,
             started: now,
+            next_file: 0,
             scan_due: now.monotonic,
             host_due: now.monotonic,
             state_due: now.monotonic + config.flush_interval,

@@ -2,13 +2,14 @@
 //!
 //! Reading stops while the spool refuses lines; nothing here decides what a line means.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::events::{Event, Severity};
 use super::lines::{Reader, Sink};
 use super::pipeline::{Activity, Pipeline};
 use crate::clock::Now;
-use crate::follow::Notice;
+use crate::follow::{Notice, Turn};
 use crate::record::{Loss, LossReason};
 use crate::window::FileProgress;
 
@@ -30,35 +31,50 @@ impl Pipeline {
         }
         self.scan_due = now.monotonic + SCAN_INTERVAL;
         self.take_notices(now);
+        if self.spool.state().is_empty() && self.lines.builder.is_empty() {
+            // From here on it is no first start: where reading begins is durable before the first line is.
+            self.windows.mark_all_changed();
+            self.append_state();
+        }
     }
 
-    /// Reads every file in turn until all are drained or the budget of the tick is spent.
+    /// Reads every file in turn until all are drained or the budget of the tick is spent; the next tick goes on
+    /// with the file whose turn it then was.
     pub(super) fn read(&mut self, now: Now) -> Activity {
         let mut activity = Activity::Idle;
         let mut budget = TICK_BYTES;
-        let mut waiting = self.follower.ids();
-        while !waiting.is_empty() && budget > 0 {
-            let mut still_waiting = Vec::new();
-            for id in waiting {
-                let before = self.follower.file(id).map_or(0, |file| file.offset());
-                let more = self.read_file(id, now, &mut activity);
-                let after = self.follower.file(id).map_or(before, |file| file.offset());
-                budget = budget.saturating_sub(after.saturating_sub(before));
-                if !self.refused.is_empty() {
-                    return Activity::Idle;
-                }
-                if more {
-                    still_waiting.push(id);
-                }
+        let mut waiting = VecDeque::from(self.follower.ids());
+        waiting.rotate_left(waiting.partition_point(|id| *id < self.next_file));
+        self.next_file = 0;
+        while let Some(id) = waiting.pop_front() {
+            if budget == 0 {
+                self.next_file = id;
+                waiting.push_front(id);
+                break;
             }
-            waiting = still_waiting;
+            let turn = self.read_file(id, now);
+            budget = budget.saturating_sub(turn.bytes);
+            if turn.lines > 0 {
+                activity = Activity::Active;
+            }
+            if self.is_blocked() {
+                return Activity::Idle;
+            }
+            if turn.more {
+                waiting.push_back(id);
+            }
+        }
+        for id in &waiting {
+            if let Some(reader) = self.readers.get_mut(id) {
+                reader.caught_up = false;
+            }
         }
         if waiting.is_empty() { activity } else { Activity::Busy }
     }
 
-    /// One turn of one file; closes the batch when it is full. `true` when more lines wait.
-    pub(super) fn read_file(&mut self, id: u64, now: Now, activity: &mut Activity) -> bool {
-        let Some(file) = self.follower.file(id) else { return false };
+    /// One turn of one file; closes the batch when it is full.
+    fn read_file(&mut self, id: u64, now: Now) -> Turn {
+        let Some(file) = self.follower.file(id) else { return Turn::default() };
         let reader = self.readers.entry(id).or_insert_with(|| Reader::new(self.plan.of(&file.pattern)));
         let was_empty = self.lines.builder.is_empty();
         let mut sink = Sink {
@@ -71,13 +87,10 @@ impl Pipeline {
         };
         let turn = self.follower.turn(id, TURN_BYTES, now.monotonic, &mut |line| sink.take(reader, line));
         reader.caught_up = !turn.more;
-        if turn.lines > 0 {
-            *activity = Activity::Active;
-        }
         if was_empty && !self.lines.builder.is_empty() {
             self.lines.since = Some(now.monotonic);
         }
-        if self.lines.builder.is_nearly_full() || (turn.more && turn.lines == 0) {
+        if self.lines.builder.is_nearly_full() || turn.refused {
             self.close_lines();
         }
         if turn.finished {
@@ -85,11 +98,12 @@ impl Pipeline {
             self.windows.forget_file(window_file(id));
         }
         self.take_notices(now);
-        turn.more
+        turn
     }
 
     /// Says what happened to files, and counts what was lost with them.
     pub(super) fn take_notices(&mut self, now: Now) {
+        let mut opened = false;
         for notice in self.follower.take_notices() {
             match notice {
                 Notice::Opened { path, offset, resumed } => {
@@ -97,7 +111,7 @@ impl Pipeline {
                     if offset > 0 && !resumed {
                         self.windows.gap(now.wall);
                     }
-                    self.announce_files();
+                    opened = true;
                 }
                 Notice::Rewritten { path, lost_bytes } => {
                     self.lose(LossReason::Truncated, Loss { lines: 0, bytes: lost_bytes });
@@ -125,6 +139,9 @@ impl Pipeline {
                 }
             }
         }
+        if opened {
+            self.announce_files();
+        }
     }
 
     pub(super) fn lose(&mut self, reason: LossReason, loss: Loss) {
@@ -140,19 +157,23 @@ impl Pipeline {
         }
     }
 
-    /// Moves the windows on to now, as far as the files have been read.
+    /// Moves the windows on to now, as far as the files have been read. While the spool refuses lines nobody knows
+    /// what the files hold.
     pub(super) fn progress(&mut self, now: Now) {
+        let reading = !self.is_blocked();
         let progress: Vec<FileProgress> = self
             .follower
             .files()
             .filter(|file| file.error().is_none())
             .map(|file| FileProgress {
                 file: window_file(file.id),
-                caught_up: self.readers.get(&file.id).is_some_and(|reader| reader.caught_up),
+                caught_up: reading && self.readers.get(&file.id).is_some_and(|reader| reader.caught_up),
             })
             .collect();
         let unknown = if self.plan.logs.is_empty() {
             Some("no access log is followed".to_owned())
+        } else if !reading {
+            Some("the spool takes no more, so reading has stopped".to_owned())
         } else if progress.is_empty() {
             let named = self.follower.blocked().iter().next();
             Some(match named {

@@ -68,7 +68,7 @@ impl Pipeline {
     }
 
     /// Halves a batch that is too large for the destination, until a record alone is.
-    fn split(&mut self, now: Now, seq: u64, status: u16) -> Result<(), SettleError> {
+    pub(super) fn split(&mut self, now: Now, seq: u64, status: u16) -> Result<(), SettleError> {
         let Some(parent) = self.spool.oldest().filter(|batch| batch.id.seq == seq) else {
             return Err(SettleError::NotOldest { seq });
         };
@@ -92,7 +92,14 @@ impl Pipeline {
             body: half.body,
         });
         tracing::warn!(seq, status, "a batch is too large for the destination; it goes out in halves");
-        self.spool.split(seq, parts.into(), now).map(|_| ())
+        match self.spool.split(seq, parts.into(), now) {
+            // Nothing else is delivered before it, so room will never come: it would be sent again for ever.
+            Err(SettleError::Full) => {
+                let why = format!("HTTP {status}, and a full spool has no room for its halves");
+                self.give_up(now, seq, LossReason::TooLarge, &why)
+            }
+            settled => settled.map(|_| ()),
+        }
     }
 
     /// What delivery looks like now, for the status.

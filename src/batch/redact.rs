@@ -61,8 +61,7 @@ impl Redactor {
                 continue;
             }
             let value = equals + 1;
-            let length =
-                line[value..].iter().position(|byte| ends_value(*byte)).unwrap_or(line.len() - value);
+            let length = value_length(&line[value..]);
             if length == 0 {
                 continue;
             }
@@ -98,8 +97,15 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
-fn ends_value(byte: u8) -> bool {
-    matches!(byte, b'&' | b';' | b' ' | b'"' | b'\'' | b'#' | b'\\')
+/// How long a value is. A backslash is a part of it (nginx writes unusual bytes as `\xNN`) but before a quote,
+/// where both are the end of a JSON string within a JSON string.
+fn value_length(text: &[u8]) -> usize {
+    let ends = |at: usize| match text[at] {
+        b'&' | b';' | b' ' | b'"' | b'\'' | b'#' => true,
+        b'\\' => text.get(at + 1) == Some(&b'"'),
+        _ => false,
+    };
+    (0..text.len()).find(|at| ends(*at)).unwrap_or(text.len())
 }
 
 fn normalize(name: &[u8]) -> Vec<u8> {
@@ -128,6 +134,8 @@ mod tests {
         check("\"GET /?tokens=a&monkey=b&token=\"", "\"GET /?tokens=a&monkey=b&token=\"");
         check("rt=0.1 token=abc", "rt=0.1 token=abc");
         check("GET /?token=abc", "GET /?token=***");
+        check(r#""GET /?password=p\xC3\xA4ss&x=1""#, r#""GET /?password=***&x=1""#);
+        check(r#"{"r":"GET \"/?token=a\" x"}"#, r#"{"r":"GET \"/?token=***\" x"}"#);
         check("?token=a=b&secret=c", "?token=***&secret=***");
     }
 }

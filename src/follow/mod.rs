@@ -136,18 +136,16 @@ impl Follower {
     /// Looks which files the patterns name now: opens new ones, notices renamed and removed ones.
     pub fn scan(&mut self, now: Instant) {
         let mut found = self.expand();
-        self.note_names(&found);
-        let open_now: BTreeMap<Identity, u64> =
-            self.files.values().map(|file| (file.identity, file.id)).collect();
-        found.retain(|path, _| !self.leads_to_open_file(path, &open_now));
+        let identities: BTreeMap<PathBuf, Identity> =
+            found.keys().filter_map(|path| Some((path.clone(), open::identity_of(path)?))).collect();
+        let open_now = self.note_names(&identities);
+        found.retain(|path, _| identities.get(path).is_none_or(|identity| !open_now.contains_key(identity)));
         for (path, pattern) in &found {
             self.try_open(path, pattern, now);
         }
         self.blocked.retain(|path, _| found.contains_key(path));
-        if self.first_scan {
-            self.find_moved(now);
-            self.first_scan = false;
-        }
+        self.find_moved(now);
+        self.first_scan = false;
     }
 
     /// The directories whose births and deaths matter.
@@ -204,6 +202,11 @@ impl Follower {
         std::mem::take(&mut self.notices)
     }
 
+    /// Whether [`Follower::changes`] would give any.
+    pub fn has_changes(&self) -> bool {
+        !self.removed.is_empty() || self.files.values().any(|file| file.dirty)
+    }
+
     /// The positions that changed since the last call. They must become durable together with what was
     /// made of the lines before them.
     pub fn changes(&mut self) -> Vec<StateChange> {
@@ -232,28 +235,25 @@ impl Follower {
         found
     }
 
-    /// Tells every open file whether a name still leads to it.
-    fn note_names(&mut self, found: &BTreeMap<PathBuf, String>) {
+    /// Tells every open file whether a name still leads to it; gives the number of each.
+    fn note_names(&mut self, found: &BTreeMap<PathBuf, Identity>) -> BTreeMap<Identity, u64> {
+        let mut open_now = BTreeMap::new();
         for file in self.files.values_mut() {
-            match open::identity_of(&file.path) {
+            open_now.insert(file.identity, file.id);
+            match found.get(&file.path).copied().or_else(|| open::identity_of(&file.path)) {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
                 Some(_) => file.unnamed(true),
                 None => file.unnamed(false),
             }
         }
         // A rotated name may itself be one that is followed: then the file is simply known by it.
-        for path in found.keys() {
-            let Some(identity) = open::identity_of(path) else { continue };
-            if let Some(file) =
-                self.files.values_mut().find(|file| file.identity == identity && !file.is_named())
-            {
+        for (path, identity) in found {
+            let file = open_now.get(identity).and_then(|id| self.files.get_mut(id));
+            if let Some(file) = file.filter(|file| !file.is_named()) {
                 file.named(path.clone());
             }
         }
-    }
-
-    fn leads_to_open_file(&self, path: &Path, open_now: &BTreeMap<Identity, u64>) -> bool {
-        open::identity_of(path).is_some_and(|identity| open_now.contains_key(&identity))
+        open_now
     }
 
     fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
@@ -331,7 +331,7 @@ impl Follower {
     }
 
     /// Finds the files of the last run that no pattern names any more: a rotation while the agent was down
-    /// leaves them in the same directory under another name.
+    /// leaves them in the same directory under another name. One that only cannot be looked at yet is waited for.
     fn find_moved(&mut self, now: Instant) {
         for (id, saved) in std::mem::take(&mut self.saved) {
             if !self.options.patterns.contains(&saved.pattern) {
@@ -348,6 +348,9 @@ impl Follower {
                         file.path = saved.path.clone();
                         file.unnamed(open::identity_of(&saved.path).is_some());
                     }
+                }
+                None if open::is_out_of_reach(&saved) => {
+                    self.saved.insert(id, saved);
                 }
                 None => {
                     self.notices.push(Notice::Vanished { path: saved.path, offset: saved.offset });

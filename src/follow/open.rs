@@ -122,6 +122,18 @@ pub(super) fn line_start_before(file: &File, size: u64) -> u64 {
     }
 }
 
+/// Whether nothing can be said of a saved file yet: it, or its directory, may not be read, or the directory is
+/// missing or empty, as that of a file system which is not mounted yet.
+pub(super) fn is_out_of_reach(saved: &Position) -> bool {
+    match std::fs::read_dir(directory_of(&saved.path)) {
+        Ok(mut entries) => {
+            entries.next().is_none()
+                || (identity_of(&saved.path) == Some(saved.identity) && File::open(&saved.path).is_err())
+        }
+        Err(_) => true,
+    }
+}
+
 /// Looks in the directory of a saved position for the same file under another name.
 pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
     let entries = std::fs::read_dir(directory_of(&saved.path)).ok()?;

@@ -334,3 +334,46 @@ fn hard_links_and_symlinks_to_one_file_are_read_once() {
     bench.append("b.log", "2\n");
     assert_eq!(bench.taken(), ["2"]);
 }
+
+#[test]
+fn a_line_longer_than_a_turn_takes_several_turns() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "x".repeat(10_000_000));
+    bench.follower.scan(bench.now);
+    let id = bench.follower.ids()[0];
+    let turn = bench.follower.turn(id, 1 << 20, bench.now, &mut |_| Flow::Continue);
+    assert!(turn.more && turn.bytes < 2 << 20, "{turn:?}");
+    bench.append("a.log", "\nnext\n");
+    let lines = bench.taken();
+    assert_eq!((lines.len(), lines[1].as_str()), (2, "next"));
+}
+
+#[test]
+fn a_file_rewritten_to_the_same_size_is_noticed() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "one\ntwo\n");
+    bench.taken();
+    let time = fs::metadata(bench.path("a.log")).and_then(|metadata| metadata.modified()).expect("a time");
+    fs::write(bench.path("a.log"), "six\nten\n").expect("rewritten in place");
+    let file = OpenOptions::new().write(true).open(bench.path("a.log")).expect("open");
+    file.set_modified(time + Duration::from_secs(1)).expect("a later time");
+    assert_eq!(bench.taken(), ["six", "ten"]);
+}
+
+#[test]
+fn a_position_survives_a_directory_that_is_not_mounted_yet() {
+    let mut bench = Bench::new(&["logs/a.log"]);
+    fs::create_dir(bench.path("logs")).expect("a directory");
+    bench.append("logs/a.log", "1\n");
+    bench.taken();
+    let saved = bench.positions();
+    bench.append("logs/a.log", "2\n");
+    bench.rename("logs", "elsewhere");
+    bench.restart(&["logs/a.log"], &saved);
+    assert_eq!(bench.taken(), [""; 0]);
+    fs::create_dir(bench.path("logs")).expect("a mount point");
+    assert_eq!(bench.taken(), [""; 0]);
+    fs::remove_dir(bench.path("logs")).expect("removed");
+    bench.rename("elsewhere", "logs");
+    assert_eq!(bench.taken(), ["2"]);
+}

@@ -3,8 +3,9 @@
 //! Invariants: a line is handed out once and only whole; the offset is always the start of a line; memory
 //! does not depend on the length of a line. Nothing here decides which files to open.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -55,8 +56,12 @@ pub enum Flow {
 pub struct Turn {
     /// Complete lines handed out.
     pub lines: u64,
+    /// Bytes read, those of a line that has not ended yet included.
+    pub bytes: u64,
     /// Whether more complete lines may be waiting.
     pub more: bool,
+    /// The taker refused a line.
+    pub refused: bool,
     /// The file was cut or rewritten: bytes that can no longer be read. Reading goes on from its start.
     pub lost_bytes: Option<u64>,
     /// The file has lost its name and was read to its end; it can be let go.
@@ -98,6 +103,8 @@ pub struct Tracked {
     tail: Tail,
     offset: u64,
     size: u64,
+    /// When it was last written to, as the file system tells it: seconds and nanoseconds.
+    modified: (i64, i64),
     long: Option<LongLine>,
     name: Name,
     grew_at: Instant,
@@ -126,6 +133,7 @@ impl Tracked {
             file,
             offset,
             size: metadata.len(),
+            modified: modified(&metadata),
             long: None,
             name: Name::Present,
             grew_at: now,
@@ -189,7 +197,8 @@ impl Tracked {
         self.name = if replaced { Name::Replaced } else { Name::Absent };
     }
 
-    /// Reads lines until the file is drained, `bytes_max` are taken, or the taker says stop.
+    /// Reads lines until the file is drained, about `bytes_max` are read (a line may be longer than any turn), or
+    /// the taker says stop.
     ///
     /// An error is kept for [`Tracked::error`] and tried again at the next turn; nothing is skipped.
     pub fn turn(
@@ -217,9 +226,8 @@ impl Tracked {
         turn: &mut Turn,
     ) -> io::Result<()> {
         self.look(now, turn)?;
-        let end = self.offset.saturating_add(bytes_max);
         loop {
-            if self.offset >= end {
+            if turn.bytes >= bytes_max {
                 turn.more = true;
                 return Ok(());
             }
@@ -231,10 +239,13 @@ impl Tracked {
             if read == 0 {
                 break;
             }
+            turn.bytes += read as u64;
             self.size = self.size.max(from + read as u64);
             let consumed_before = self.offset;
-            if self.take_lines(&buffer[..read], read == buffer.len(), take, turn) != Flow::Continue {
+            let flow = self.take_lines(&buffer[..read], read == buffer.len(), take, turn);
+            if flow != Flow::Continue {
                 turn.more = true;
+                turn.refused = flow == Flow::Refuse;
                 return Ok(());
             }
             let progressed = self.offset > consumed_before || self.long.is_some();
@@ -247,9 +258,12 @@ impl Tracked {
 
     /// Compares the file with what was read of it: growth, truncation, or other bytes under the position.
     fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
-        let size = self.file.metadata()?.len();
-        let rewritten =
-            size < self.offset || (size != self.size && Tail::read(&self.file, self.offset)? != self.tail);
+        let metadata = self.file.metadata()?;
+        let (size, modified) = (metadata.len(), modified(&metadata));
+        // The same size says nothing: equal lines may stand in the place of those that were read.
+        let touched = size != self.size || modified != self.modified;
+        let rewritten = size < self.offset || (touched && Tail::read(&self.file, self.offset)? != self.tail);
+        self.modified = modified;
         if rewritten {
             turn.lost_bytes = Some(self.size.saturating_sub(self.offset));
             self.offset = 0;
@@ -341,7 +355,6 @@ impl Tracked {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
         turn: &mut Turn,
     ) -> io::Result<()> {
-        use std::os::unix::fs::MetadataExt;
         if self.name == Name::Present || now.saturating_duration_since(self.grew_at) < ROTATE_GRACE {
             return Ok(());
         }
@@ -361,6 +374,7 @@ impl Tracked {
             };
             if take(Line { bytes, offset: self.offset, length, cut, partial: true }) == Flow::Refuse {
                 turn.more = true;
+                turn.refused = true;
                 return Ok(());
             }
             self.advance(length, turn);
@@ -368,6 +382,10 @@ impl Tracked {
         turn.finished = true;
         Ok(())
     }
+}
+
+fn modified(metadata: &Metadata) -> (i64, i64) {
+    (metadata.mtime(), metadata.mtime_nsec())
 }
 
 fn without_carriage_return(line: &[u8]) -> &[u8] {

@@ -85,6 +85,11 @@ impl Interval {
         self.parts.iter().flatten().count()
     }
 
+    /// Whether it is handed out at the next close.
+    fn is_due(&self, watermark: Option<i64>, all: bool) -> bool {
+        all || self.span.correction || watermark.is_some_and(|w| self.span.end_s <= w)
+    }
+
     /// It leaves: nothing of it stays on disk.
     fn forget(&self, journal: &mut Journal) {
         journal.remove(self.mark, Key::Interval(self.serial));
@@ -201,6 +206,13 @@ impl Intervals {
         }
     }
 
+    /// Whether [`Intervals::close`], asked the same, would hand out anything.
+    pub(super) fn is_due(&self, watermark: Option<i64>, all: bool, fill: bool, observed_from: i64) -> bool {
+        !self.ready.is_empty()
+            || self.open.values().any(|held| held.is_due(watermark, all))
+            || (fill && !self.empty(watermark, &[], observed_from).is_empty())
+    }
+
     /// Hands out every interval that ends at `watermark` or before, every correction, and with
     /// `all` the open ones too. Where `fill` is set, recent intervals without a request are told
     /// of as zero, from `observed_from` on.
@@ -213,11 +225,8 @@ impl Intervals {
         journal: &mut Journal,
     ) -> Vec<Summary> {
         let mut taken: Vec<Interval> = self.ready.drain(..).collect();
-        let due = |interval: &Interval| {
-            all || interval.span.correction || watermark.is_some_and(|w| interval.span.end_s <= w)
-        };
-        let starts: Vec<i64> =
-            self.open.iter().filter(|(_, held)| due(held)).map(|(start, _)| *start).collect();
+        let due = self.open.iter().filter(|(_, held)| held.is_due(watermark, all));
+        let starts: Vec<i64> = due.map(|(start, _)| *start).collect();
         taken.extend(starts.iter().filter_map(|start| self.open.remove(start)));
         taken.sort_by_key(|interval| (interval.span.end_s, interval.serial));
         let mut summaries = if fill { self.empty(watermark, &taken, observed_from) } else { Vec::new() };

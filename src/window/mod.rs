@@ -318,6 +318,13 @@ impl Windows {
         }
     }
 
+    /// Whether [`Windows::close_summaries`] would give any now. Asked first, so that what must become
+    /// durable before they are taken can be.
+    pub fn summaries_are_due(&self, all: bool) -> bool {
+        let fill = self.watermark.live && self.unknown.is_none();
+        self.intervals.is_due(self.watermark.second, all, fill, self.observed_from)
+    }
+
     /// Takes the summaries of every interval that ends at the watermark or before, and every
     /// correction of one taken earlier; with `all` (at shut-down) the open ones too, whose later
     /// lines become corrections. Each request is in exactly one `_all` summary and in exactly one
