@@ -168,7 +168,7 @@ impl Tracked {
         self.error.as_deref()
     }
 
-    /// `following`, or how the file lost its name: `rotated`, `deleted`.
+    /// `following`, or how the file lost its name: `rotated` to another file, `moved` away; `failing` while it cannot be read.
     pub fn state(&self) -> &'static str {
         match (self.error.is_some(), self.name) {
             (true, _) => "failing",
