@@ -53,6 +53,7 @@ fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>)
     if flags.contains_key("WATCHPOST_SUMO_URL") {
         tracing::warn!("--sumo-url shows the URL to everybody who can list processes; use --sumo-url-file");
     }
+    raise_file_limit();
     let doorbell = Arc::new(Doorbell::default());
     edges::watch_signals(Arc::clone(&doorbell))
         .map_err(|error| Failure::io("signals cannot be handled", &error))?;
@@ -80,6 +81,14 @@ fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>)
         }
         config = reload(flags, environment, at_start.as_ref(), config);
     }
+}
+
+/// Every followed file is kept open, and the usual soft limit of 1024 is for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is not allowed the files beyond the limit are shown as unreadable.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// The settings as the env file has them now; those in force where it cannot be read or is wrong.

@@ -300,3 +300,31 @@ fn a_full_spool_gets_rid_of_a_batch_that_is_too_large_for_the_destination() {
         assert_eq!(bench.ledger()["balanced"], true, "{}", bench.ledger());
     }
 }
+
+#[test]
+fn a_tick_reads_so_much_however_many_files_there_are_and_none_starves() {
+    const FILES: u64 = 20;
+    let mut bench = Bench::new(&[("SHIP_LINES", "none")]);
+    let line = format!("{}.000 200 \"GET /{} HTTP/1.1\"\n", START_MS / 1000, "x".repeat(900));
+    for file in 0..FILES {
+        fs::write(bench.path(&format!("{file}.log")), line.repeat(3_000)).expect("a log");
+    }
+    let begun = |bench: &Bench| bench.pipeline.follower.files().filter(|file| file.offset() > 0).count();
+    assert_eq!(bench.tick(0), Activity::Busy);
+    assert!(begun(&bench) <= 10, "{} files", begun(&bench));
+    bench.tick(0);
+    bench.tick(0);
+    assert_eq!(begun(&bench), FILES as usize, "each had a turn before one has many");
+    while bench.tick(10) == Activity::Busy {}
+    assert_eq!(bench.ledger()["lines"]["read"], FILES * 3_000);
+}
+
+#[test]
+fn while_reading_has_stopped_the_rates_are_unknown() {
+    let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB")]);
+    bench.fill();
+    bench.tick(5_000);
+    let web = bench.pipeline.board.latest().expect("a tick is through").web.clone();
+    assert_eq!(web["windows"]["1s"]["complete"], false, "{web:#}");
+    assert_eq!(web["windows"]["1s"]["qps"], Value::Null, "{web:#}");
+}
