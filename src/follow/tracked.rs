@@ -192,9 +192,10 @@ impl Tracked {
         }
     }
 
-    /// The file is no longer found under its name; `replaced` when another file is.
-    pub fn unnamed(&mut self, replaced: bool) {
-        self.name = if replaced { Name::Replaced } else { Name::Absent };
+    /// The file is no longer found under its name; `replaced` when another file is. Tells whether that is news.
+    pub fn unnamed(&mut self, replaced: bool) -> bool {
+        let name = if replaced { Name::Replaced } else { Name::Absent };
+        std::mem::replace(&mut self.name, name) != name
     }
 
     /// Reads lines until the file is drained, about `bytes_max` are read (a line may be longer than any turn), or
