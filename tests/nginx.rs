@@ -134,7 +134,7 @@ fn directory() -> tempfile::TempDir {
 fn twenty_thousand_requests_are_one_number_everywhere() {
     const CONNECTIONS: u64 = 8;
     const REQUESTS: u64 = 20_000;
-    const GIVEN_UP: u64 = 20;
+    const GIVEN_UP: u64 = 40;
     let directory = directory();
     let nginx = Nginx::start(directory.path());
     let receiver = Receiver::start(directory.path());

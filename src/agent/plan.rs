@@ -171,7 +171,9 @@ impl Plan {
                 log.pattern
             ));
         }
-        if let [name] = directive.server_names.as_slice() {
+        if let [name] = directive.server_names.as_slice()
+            && is_host_name(name)
+        {
             log.vhost = Some(name.as_bytes().to_vec());
         }
         if format_is_stated {
@@ -193,6 +195,11 @@ impl Plan {
             }
         }
     }
+}
+
+/// Whether a server_name names one host: neither a pattern nor nginx's name for everything else.
+fn is_host_name(name: &str) -> bool {
+    name != "_" && !name.is_empty() && !name.starts_with('~') && !name.contains('*')
 }
 
 /// The format that the settings state; `None` for `auto`.
@@ -240,4 +247,71 @@ fn discover(path: &Path) -> Option<Discovery> {
     let main_file = path.to_string_lossy();
     let place = Place { main_file: &main_file, prefix: NGINX_PREFIX, default_access_log: NGINX_DEFAULT_LOG };
     Some(nginx_conf::access_logs(&text, &place, &mut include))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::{Surroundings, load};
+
+    /// The plan for an nginx.conf of this text, with these settings beside.
+    fn plan(nginx_conf: &str, settings: &[(&str, &str)]) -> Plan {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("nginx.conf");
+        std::fs::write(&path, nginx_conf).expect("a configuration");
+        let mut strings: BTreeMap<String, String> =
+            settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        strings.insert("WATCHPOST_NGINX_CONF".to_owned(), path.display().to_string());
+        strings.insert("WATCHPOST_STATE_DIR".to_owned(), "/nowhere".to_owned());
+        let surroundings = Surroundings { is_root: false, host_source_names: &[] };
+        Plan::new(&load(&strings, &surroundings).expect("the settings are right")).expect("a plan")
+    }
+
+    const SERVERS: &str = r#"http {
+        log_format timed '$remote_addr [$time_local] "$request" $status $request_time';
+        server { server_name shop.example; access_log /var/log/shop.log timed buffer=64k flush=2s; }
+        server { server_name _; access_log /var/log/rest.log; }
+        server { server_name a.example b.example; access_log /var/log/$host.log timed buffer=8k; }
+        server { server_name c.example; access_log syslog:server=10.0.0.1; }
+    }"#;
+
+    #[test]
+    fn nginx_conf_says_which_logs_there_are_and_how_they_read() {
+        let plan = plan(SERVERS, &[]);
+        let logs: Vec<_> = plan
+            .logs
+            .iter()
+            .map(|log| {
+                let vhost = log.vhost.as_deref().map(String::from_utf8_lossy);
+                format!("{} {} {:?} {:?}", log.pattern, log.format_name, vhost, log.flush_ms)
+            })
+            .collect();
+        assert_eq!(
+            logs,
+            [
+                "/var/log/shop.log timed Some(\"shop.example\") Some(2000)",
+                "/var/log/rest.log combined None None",
+                "/var/log/*.log timed None None",
+            ]
+        );
+        let notes = plan.notes.join("\n");
+        assert!(notes.contains("/var/log/*.log: buffer= without flush="), "{notes}");
+        assert!(notes.contains("syslog:server=10.0.0.1"), "{notes}");
+    }
+
+    #[test]
+    fn settings_win_over_nginx_conf() {
+        let stated = plan(SERVERS, &[("WATCHPOST_ACCESS_LOGS", "/var/log/shop.log,/srv/*.log")]);
+        let logs: Vec<_> =
+            stated.logs.iter().map(|log| (log.pattern.as_str(), log.format_name.as_str())).collect();
+        assert_eq!(
+            logs,
+            [("/var/log/shop.log", "timed"), ("/srv/*.log", "combined, main or JSON, by the line")]
+        );
+        let json = plan(SERVERS, &[("WATCHPOST_ACCESS_LOG_FORMAT", "json")]);
+        assert!(json.logs.iter().all(|log| log.format_name == "JSON"), "{:?}", json.logs);
+        assert!(plan(SERVERS, &[("WATCHPOST_ACCESS_LOGS", "none")]).logs.is_empty());
+    }
 }

@@ -67,7 +67,7 @@ pub(super) fn missing(
     let _ = write!(out, "\nnot in this {place}\n");
     for field in &fields {
         let name = fields::name(*field);
-        let _ = writeln!(out, "  {name:<22}{:<25}{}", field.variable(), tells(*field));
+        let _ = writeln!(out, "  {name:<24}{:<25}{}", field.variable(), tells(*field));
     }
     cure(out, &fields, kind, format.line_escape());
 }
