@@ -41,7 +41,7 @@ fn dispatch(invocation: Invocation) -> Result<(), Failure> {
         Action::Status { json } => cli::status_of_agent(&load()?, json),
         Action::SpoolList => cli::spool::list(&load()?),
         Action::SpoolCat { seq } => cli::spool::cat(&load()?, seq),
-        Action::Demo { seconds } => cli::demo::run(seconds),
+        Action::Demo { seconds } => cli::demo::run(seconds, &environment),
         Action::Receiver(options) => cli::run_receiver(*options),
     }
 }

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod commands;
+mod docs;
 mod nginx;
 mod pipeline;
 mod shipped_config;

@@ -3,10 +3,11 @@
 //! Invariant: a line is counted in the same step in which it goes into the batch (or is filtered), so the two
 //! never disagree, whatever the batch does next.
 
-use watchpost_parsers::{AccessLine, Format, Parser, route};
+use watchpost_parsers::{AccessLine, Unparsed, route};
 
 use super::ledger::Account;
-use super::plan::{LogPlan, Reading};
+use super::line_reader::LineReader;
+use super::plan::LogPlan;
 use crate::batch::redact::Redactor;
 use crate::batch::{Added, Builder, line};
 use crate::config::{Redact, ShipLines};
@@ -24,8 +25,7 @@ const TIMESTAMPS_MS: std::ops::Range<EpochMs> = 1_000_000_000_000..10_000_000_00
 /// Parses the lines of one file.
 #[derive(Debug)]
 pub(super) struct Reader {
-    parsers: Parsers,
-    vhost: Option<Vec<u8>>,
+    lines: LineReader,
     route: String,
     /// Lines of this file that did not parse, since this start.
     pub(super) unparsed: u64,
@@ -33,38 +33,10 @@ pub(super) struct Reader {
     pub(super) caught_up: bool,
 }
 
-#[derive(Debug)]
-enum Parsers {
-    /// One known format.
-    One(Parser),
-    /// Lines that begin with a brace are JSON, others combined.
-    Detect { combined: Parser, json: Parser },
-}
-
 impl Reader {
     /// A reader for the files of a plan.
     pub(super) fn new(plan: &LogPlan) -> Reader {
-        let parsers = match &plan.reading {
-            Reading::Format(format) => Parsers::One(Parser::new(format.clone())),
-            Reading::Detect => Parsers::Detect {
-                combined: Parser::new(Format::combined()),
-                json: Parser::new(Format::json()),
-            },
-        };
-        Reader { parsers, vhost: plan.vhost.clone(), route: String::new(), unparsed: 0, caught_up: false }
-    }
-
-    fn parser(&mut self, line: &[u8]) -> &mut Parser {
-        match &mut self.parsers {
-            Parsers::One(parser) => parser,
-            Parsers::Detect { combined, json } => {
-                if line.trim_ascii_start().first() == Some(&b'{') {
-                    json
-                } else {
-                    combined
-                }
-            }
-        }
+        Reader { lines: LineReader::new(plan), route: String::new(), unparsed: 0, caught_up: false }
     }
 }
 
@@ -125,21 +97,15 @@ pub(super) struct Sink<'a> {
 impl Sink<'_> {
     /// Takes one line, or refuses it because the batch is full; a refused line was not counted.
     pub(super) fn take(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
-        let Reader { vhost, route: route_text, .. } = reader;
-        let (vhost, mut route_text) = (vhost.take(), std::mem::take(route_text));
-        let result = reader.parser(line.bytes).parse(line.bytes);
-        let flow = self.take_parsed(&result, vhost.as_deref(), &mut route_text, &line);
-        let unparsed = result.is_err() && flow != Flow::Refuse;
-        reader.unparsed += u64::from(unparsed);
-        reader.vhost = vhost;
-        reader.route = route_text;
+        let result = reader.lines.parse(line.bytes);
+        let flow = self.take_parsed(&result, &mut reader.route, &line);
+        reader.unparsed += u64::from(result.is_err() && flow != Flow::Refuse);
         flow
     }
 
     fn take_parsed(
         &mut self,
-        result: &Result<AccessLine<'_>, watchpost_parsers::Unparsed>,
-        vhost: Option<&[u8]>,
+        result: &Result<AccessLine<'_>, Unparsed>,
         route_text: &mut String,
         line: &Line<'_>,
     ) -> Flow {
@@ -162,7 +128,7 @@ impl Sink<'_> {
                     status: parsed.status.unwrap_or(0),
                     bytes_sent: parsed.bytes_sent.unwrap_or(0),
                     request_time_ms: parsed.request_time_ms,
-                    vhost: parsed.vhost.or(vhost),
+                    vhost: parsed.vhost,
                     route: route_text.as_bytes(),
                 };
                 self.windows.observe(self.file, self.read_at, &request);

@@ -7,6 +7,7 @@ pub mod doorbell;
 pub mod edges;
 pub mod events;
 pub mod ledger;
+pub mod line_reader;
 mod lines;
 mod outbox;
 mod pipeline;
@@ -44,6 +45,12 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// How long the request under way may still take when the agent ends.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// One part in so many of its filesystem the spool leaves free, up to [`FREE_BYTES_MIN_MAX`].
+const FREE_SHARE: u64 = 20;
+
+/// The most that the spool leaves free, however large the filesystem is.
+const FREE_BYTES_MIN_MAX: u64 = 256 << 20;
 
 /// Below the state directory: the one log.
 const SPOOL_DIRECTORY: &str = "spool";
@@ -211,7 +218,11 @@ fn open_spool(config: &Config, now: Now) -> Result<Spool<DirDisk>, StartError> {
     let unusable = |source| StartError::StateDirectory { path: path.clone(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(unusable)?;
     let disk = DirDisk::open(&spool_directory(config)).map_err(|error| classify(error, &path))?;
-    let options = SpoolOptions { bytes_max: config.spool_max_bytes, ..SpoolOptions::default() };
+    let options = SpoolOptions {
+        bytes_max: config.spool_max_bytes,
+        free_bytes_min: free_bytes_min(&path),
+        ..SpoolOptions::default()
+    };
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(|error| unusable(std::io::Error::other(error.to_string())))?;
     let (agent, nonce) = random.split_at(16);
@@ -220,6 +231,12 @@ fn open_spool(config: &Config, now: Now) -> Result<Spool<DirDisk>, StartError> {
         nonce: u64::from_le_bytes(nonce.try_into().expect("8 bytes are left")),
     };
     Spool::open(disk, options, now, fresh).map_err(|error| classify(error, &path))
+}
+
+/// What the spool leaves free on its filesystem: the web server's logs may need it more.
+fn free_bytes_min(path: &std::path::Path) -> u64 {
+    let share = rustix::fs::statvfs(path).map_or(0, |disk| disk.f_blocks * disk.f_frsize / FREE_SHARE);
+    share.min(FREE_BYTES_MIN_MAX)
 }
 
 fn classify(error: OpenError, path: &std::path::Path) -> StartError {

@@ -14,7 +14,7 @@ use super::lines::{Reader, Shipping};
 use super::outbox::{Open, WAITING_PREFIX};
 use super::plan::Plan;
 use crate::clock::Now;
-use crate::config::{Config, ReadFrom};
+use crate::config::{Config, ReadFrom, ShipLines};
 use crate::follow::watch::DirectoryWatch;
 use crate::follow::{Follower, Options as FollowOptions};
 use crate::ship::{DeliveryState, Mailbox};
@@ -117,7 +117,7 @@ impl Pipeline {
             lines: Open::new(batch_max),
             host_records: Open::new(batch_max),
             events: Open::new(batch_max),
-            shipping: Shipping::new(config.ship_lines, &config.redact, batch_max),
+            shipping: Shipping::new(ships_what(&config), &config.redact, batch_max),
             batch_max_bytes: batch_max,
             changes: BTreeMap::new(),
             refused: VecDeque::new(),
@@ -242,4 +242,9 @@ impl Pipeline {
 
 fn system_host_name() -> String {
     sysinfo::System::host_name().unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// Which lines are shipped: none where there is nowhere to ship them.
+fn ships_what(config: &Config) -> ShipLines {
+    if config.sumo_url.is_some() { config.ship_lines } else { ShipLines::None }
 }

@@ -29,7 +29,7 @@ const INCLUDED_FILES_MAX: usize = 1_000;
 pub enum Reading {
     /// A known format.
     Format(Format),
-    /// JSON where a line begins with a brace, combined elsewhere.
+    /// JSON where a line begins with a brace, else combined or the `main` of nginx.org's packages.
     Detect,
 }
 
@@ -85,7 +85,7 @@ impl Plan {
         };
         let (format_name, reading) = match &stated {
             Some((name, format)) => (name.clone(), Reading::Format(format.clone())),
-            None => ("combined or JSON, by the line".to_owned(), Reading::Detect),
+            None => ("combined, main or JSON, by the line".to_owned(), Reading::Detect),
         };
         let fallback = LogPlan { pattern: String::new(), reading, format_name, vhost: None, flush_ms: None };
         let mut plan = Plan { logs: Vec::new(), notes: Vec::new(), fallback };

@@ -88,6 +88,7 @@ impl Pipeline {
             ok: source.ok,
             duration_ms: source.duration_ms,
             last_error: source.last_error.clone().or_else(|| source.not_available.clone()),
+            dropped: source.dropped,
         };
         self.sample.sources.iter().map(state).collect()
     }

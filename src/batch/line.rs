@@ -20,7 +20,7 @@ pub struct Marks {
 pub fn write(out: &mut Vec<u8>, timestamp: EpochMs, line: &[u8], marks: Marks, record_bytes_max: usize) {
     let start = out.len();
     out.extend_from_slice(b"{\"timestamp\":");
-    out.extend_from_slice(timestamp.to_string().as_bytes());
+    write_number(out, timestamp);
     out.extend_from_slice(b",\"log\":\"");
     let text_bytes_max = record_bytes_max.saturating_sub(out.len() - start + MARKS_BYTES_MAX);
     let written = write_escaped(out, line, text_bytes_max);
@@ -39,6 +39,25 @@ pub fn write(out: &mut Vec<u8>, timestamp: EpochMs, line: &[u8], marks: Marks, r
     out.push(b'}');
 }
 
+/// Appends a number in decimal, without the allocation and the padding of the general way.
+fn write_number(out: &mut Vec<u8>, number: i64) {
+    let mut digits = [0; NUMBER_DIGITS_MAX];
+    let mut at = digits.len();
+    let mut left = number.unsigned_abs();
+    while left > 0 || at == digits.len() {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    if number < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Digits of the longest 64-bit number.
+const NUMBER_DIGITS_MAX: usize = 20;
+
 /// Room for everything behind the text: quotes, marks and a 20-digit length.
 const MARKS_BYTES_MAX: usize = 100;
 
@@ -52,6 +71,11 @@ struct Written {
 /// Appends `line` as the inside of a JSON string, at most `bytes_max` bytes of it.
 fn write_escaped(out: &mut Vec<u8>, line: &[u8], bytes_max: usize) -> Written {
     let end = out.len() + bytes_max;
+    // Two bytes for each is the most that text without control bytes can take.
+    if !has_controls(line) && 2 * line.len() <= bytes_max && str::from_utf8(line).is_ok() {
+        write_plain(out, line);
+        return Written { consumed: line.len(), escaped: false };
+    }
     let mut consumed = 0;
     let mut escaped = false;
     for chunk in line.utf8_chunks() {
@@ -71,6 +95,17 @@ fn write_escaped(out: &mut Vec<u8>, line: &[u8], bytes_max: usize) -> Written {
         }
     }
     Written { consumed, escaped }
+}
+
+/// Appends text that has no control bytes: what is left to escape gets a backslash before it.
+fn write_plain(out: &mut Vec<u8>, text: &[u8]) {
+    let mut done = 0;
+    for at in memchr::memchr2_iter(b'"', b'\\', text) {
+        out.extend_from_slice(&text[done..at]);
+        out.push(b'\\');
+        done = at;
+    }
+    out.extend_from_slice(&text[done..]);
 }
 
 /// Appends valid text in runs between the bytes that JSON needs escaped; gives what went in.
@@ -102,7 +137,16 @@ fn write_text(out: &mut Vec<u8>, text: &str, end: usize) -> (usize, bool) {
 }
 
 fn needs_escape(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f
+    is_control(byte) || byte == b'"' || byte == b'\\'
+}
+
+/// Looks at every byte, without an early exit, so that it compiles to vectors.
+fn has_controls(text: &[u8]) -> bool {
+    text.iter().fold(false, |any, byte| any | is_control(*byte))
+}
+
+fn is_control(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7f
 }
 
 fn write_escape(out: &mut Vec<u8>, byte: u8) {
@@ -154,6 +198,15 @@ mod tests {
     }
 
     #[test]
+    fn any_time_is_written_in_full() {
+        for timestamp in [0, 7, 10, -1, 1_764_000_000_123, i64::MAX, i64::MIN] {
+            let mut out = Vec::new();
+            write(&mut out, timestamp, b"", Marks::default(), 1000);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{{\"timestamp\":{timestamp},\"log\":\"\"}}"));
+        }
+    }
+
+    #[test]
     fn a_cut_line_says_how_long_it_was() {
         let marks = Marks { original_bytes: Some(2_000_000), partial: true };
         let record = record(b"beginning", marks, 1000);
@@ -162,6 +215,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn text_is_escaped_as_json_has_it(line in "([ -~]|[\"\\\\]|\u{e9}){0,60}") {
+            let mut out = Vec::new();
+            write(&mut out, 1, line.as_bytes(), Marks::default(), 1000);
+            let json = serde_json::json!({"timestamp": 1, "log": line});
+            prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&out).expect("JSON"), json);
+        }
+
         #[test]
         fn any_bytes_within_any_limit(line in proptest::collection::vec(any::<u8>(), 0..400), limit in 160usize..600) {
             let record = record(&line, Marks::default(), limit);

@@ -32,9 +32,6 @@ pub const DEFAULT_NAMES: [&str; 22] = [
 /// What stands in the place of a value.
 const MASK: &[u8] = b"***";
 
-/// Longest name that is looked up; longer ones are no parameter names that anybody listed.
-const NAME_BYTES_MAX: usize = 64;
-
 /// Masks by a list of names.
 #[derive(Clone, Debug)]
 pub struct Redactor {
@@ -45,8 +42,10 @@ impl Redactor {
     /// The default names and these.
     pub fn new(extra: &[String]) -> Redactor {
         let defaults = DEFAULT_NAMES.iter().map(|name| (*name).to_owned());
-        let mut names: Vec<Vec<u8>> =
-            defaults.chain(extra.iter().cloned()).map(|name| normalize(name.as_bytes())).collect();
+        let mut names: Vec<Vec<u8>> = defaults
+            .chain(extra.iter().cloned())
+            .map(|name| name.bytes().map(normalized).collect())
+            .collect();
         names.sort();
         names.dedup();
         Redactor { names }
@@ -55,14 +54,16 @@ impl Redactor {
     /// The line with every listed value masked, written to `out`; `None` when there was nothing to mask and
     /// `out` was not touched.
     pub fn mask<'a>(&self, line: &[u8], out: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-        let mut copied = 0;
-        for equals in memchr::memchr_iter(b'=', line) {
-            if equals < copied || !self.is_listed(name_before(line, equals)) {
+        let (mut copied, mut at) = (0, 0);
+        while let Some(found) = memchr::memchr3(b'?', b'&', b';', &line[at..]) {
+            let start = at + found + 1;
+            at = start + run_length(&line[start..], is_name);
+            if line.get(at) != Some(&b'=') || !self.is_listed(&line[start..at]) {
                 continue;
             }
-            let value = equals + 1;
-            let length = value_length(&line[value..]);
-            if length == 0 {
+            let value = at + 1;
+            at = value + value_length(&line[value..]);
+            if at == value {
                 continue;
             }
             if copied == 0 {
@@ -70,7 +71,7 @@ impl Redactor {
             }
             out.extend_from_slice(&line[copied..value]);
             out.extend_from_slice(MASK);
-            copied = value + length;
+            copied = at;
         }
         if copied == 0 {
             return None;
@@ -79,18 +80,15 @@ impl Redactor {
         Some(out)
     }
 
-    fn is_listed(&self, name: Option<&[u8]>) -> bool {
-        name.is_some_and(|name| self.names.binary_search(&normalize(name)).is_ok())
+    fn is_listed(&self, name: &[u8]) -> bool {
+        let compare = |known: &Vec<u8>| known.iter().copied().cmp(name.iter().map(|byte| normalized(*byte)));
+        self.names.binary_search_by(compare).is_ok()
     }
 }
 
-/// The parameter name that ends at `equals`, if one begins behind `?`, `&` or `;`.
-fn name_before(line: &[u8], equals: usize) -> Option<&[u8]> {
-    let from = equals.saturating_sub(NAME_BYTES_MAX);
-    let before = &line[from..equals];
-    let start = before.iter().rposition(|byte| !is_name(*byte))?;
-    let name = &before[start + 1..];
-    (matches!(before[start], b'?' | b'&' | b';') && !name.is_empty()).then_some(name)
+/// How many bytes `text` begins with that are `wanted`.
+fn run_length(text: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
+    text.iter().position(|byte| !wanted(*byte)).unwrap_or(text.len())
 }
 
 fn is_name(byte: u8) -> bool {
@@ -108,12 +106,14 @@ fn value_length(text: &[u8]) -> usize {
     (0..text.len()).find(|at| ends(*at)).unwrap_or(text.len())
 }
 
-fn normalize(name: &[u8]) -> Vec<u8> {
-    name.iter().map(|byte| if *byte == b'-' { b'_' } else { byte.to_ascii_lowercase() }).collect()
+fn normalized(byte: u8) -> u8 {
+    if byte == b'-' { b'_' } else { byte.to_ascii_lowercase() }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check(line: &str, expected: &str) {
@@ -138,4 +138,39 @@ mod tests {
         check(r#"{"r":"GET \"/?token=a\" x"}"#, r#"{"r":"GET \"/?token=***\" x"}"#);
         check("?token=a=b&secret=c", "?token=***&secret=***");
     }
+
+    /// What is masked by the rule read backwards: at each `=`, whose name it is.
+    fn backwards(redactor: &Redactor, line: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut at = 0;
+        while at < line.len() {
+            out.push(line[at]);
+            at += 1;
+            let before = &line[..at - 1];
+            let start = before.iter().rposition(|byte| !is_name(*byte));
+            let is_masked = line[at - 1] == b'='
+                && start.is_some_and(|start| {
+                    matches!(before[start], b'?' | b'&' | b';') && redactor.is_listed(&before[start + 1..])
+                });
+            let length = if is_masked { value_length(&line[at..]) } else { 0 };
+            if length > 0 {
+                out.extend_from_slice(MASK);
+                at += length;
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #[test]
+        fn both_ways_of_reading_mask_the_same(parts in proptest::collection::vec(PARTS, 0..20)) {
+            let line = parts.concat();
+            let redactor = Redactor::new(&[]);
+            let mut out = vec![b'x'];
+            let masked = redactor.mask(line.as_bytes(), &mut out).unwrap_or(line.as_bytes()).to_vec();
+            prop_assert_eq!(masked, backwards(&redactor, line.as_bytes()));
+        }
+    }
+
+    const PARTS: &str = "token|KEY|api-key|monkey|[?&; =#\"a.]|\\\\x22|=[a-c]{1,3}|[?&;](pwd|sig)=";
 }

@@ -111,7 +111,9 @@ fn cure_for(state: &str, path: &Path) -> String {
         "unreadable" => {
             let path = printable(path.display().to_string().as_bytes());
             match group_that_may_read(Path::new(&path)) {
-                Some(group) => format!("join the group that may read it: usermod -aG {group} watchpost"),
+                Some(group) => format!(
+                    "let the agent join the group that may read it: SupplementaryGroups={group} in watchpost.service, or usermod -aG {group} watchpost"
+                ),
                 None => {
                     format!("give the agent's user the right to read it: setfacl -m u:watchpost:r {path}")
                 }

@@ -129,8 +129,9 @@ The directory of the disk buffer and the agent's id. Unset: $STATE_DIRECTORY (sy
         secret: false,
         form: "a size from 1MiB, in B, KB, MB, GB, KiB, MiB or GiB",
         meaning: "\
-The most that the disk buffer takes. When it is full the log files wait, and the agent goes on
-counting them. An hour without the destination costs what an hour of log costs compressed.",
+The most that the disk buffer takes. When it is full, reading stops until there is room again: the
+log files wait and nothing is lost, but rates are unknown meanwhile. An hour without the destination
+costs what an hour of log costs compressed.",
     },
     Setting {
         name: "WATCHPOST_BATCH_MAX",
@@ -166,7 +167,7 @@ requests. Shorter: records arrive sooner.",
         form: "all, none, or a comma-separated list of sources",
         meaning: "\
 Which host metrics are sampled: cpu, load, memory, swap, filesystem, disk, network, pressure, tcp,
-fds, processes, uptime, agent.",
+conntrack, fds, processes, uptime, agent.",
     },
     Setting {
         name: "WATCHPOST_SUMMARY_INTERVAL",

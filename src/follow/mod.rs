@@ -100,6 +100,8 @@ pub struct Follower {
     removed: Vec<u64>,
     /// Opened since [`Follower::births`] was last asked.
     born: Vec<u64>,
+    /// Files whose name was found with another file since the last look for what came between.
+    replaced: Vec<u64>,
     notices: Vec<Notice>,
     buffer: Vec<u8>,
     next_id: u64,
@@ -128,6 +130,7 @@ impl Follower {
             saved,
             removed: Vec::new(),
             born: Vec::new(),
+            replaced: Vec::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
             next_id,
@@ -142,12 +145,14 @@ impl Follower {
         let identities: BTreeMap<PathBuf, Identity> =
             found.keys().filter_map(|path| Some((path.clone(), open::identity_of(path)?))).collect();
         let open_now = self.note_names(&identities);
+        self.find_between(&found, now);
         found.retain(|path, _| identities.get(path).is_none_or(|identity| !open_now.contains_key(identity)));
         for (path, pattern) in &found {
             self.try_open(path, pattern, now);
         }
         self.blocked.retain(|path, _| found.contains_key(path));
         self.find_moved(now);
+        self.find_between(&found, now);
         self.first_scan = false;
     }
 
@@ -188,11 +193,14 @@ impl Follower {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
     ) -> Turn {
         let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
-        let turn = file.turn(&mut self.buffer, bytes_max, now, take);
+        let mut turn = file.turn(&mut self.buffer, bytes_max, now, take);
         if let Some(lost_bytes) = turn.lost_bytes {
             self.notices.push(Notice::Rewritten { path: file.path.clone(), lost_bytes });
         }
+        // In order of age, so that after a restart whatever is younger than a file that is still known is new.
+        turn.finished &= !self.has_older(id);
         if turn.finished {
+            let Some(file) = self.files.get(&id) else { return turn };
             self.notices.push(Notice::Closed { path: file.path.clone(), offset: file.offset() });
             self.removed.push(id);
             self.files.remove(&id);
@@ -254,8 +262,14 @@ impl Follower {
             open_now.insert(file.identity, file.id);
             match found.get(&file.path).copied().or_else(|| open::identity_of(&file.path)) {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
-                Some(_) => file.unnamed(true),
-                None => file.unnamed(false),
+                Some(_) => {
+                    if file.unnamed(true) {
+                        self.replaced.push(file.id);
+                    }
+                }
+                None => {
+                    file.unnamed(false);
+                }
             }
         }
         // A rotated name may itself be one that is followed: then the file is simply known by it.
@@ -266,6 +280,40 @@ impl Follower {
             }
         }
         open_now
+    }
+
+    /// Finds the files that had a name between two looks, and lost it again: those in the same directory whose name
+    /// was made of it and that are younger than the file that had it when it was last seen.
+    fn find_between(&mut self, found: &BTreeMap<PathBuf, String>, now: Instant) {
+        for id in std::mem::take(&mut self.replaced) {
+            let Some(file) = self.files.get(&id) else { continue };
+            let (name, pattern) = (file.path.clone(), file.pattern.clone());
+            let younger: Vec<Opened> = open::younger_siblings(&name, &file.position())
+                .into_iter()
+                .filter(|(path, opened)| !found.contains_key(path) && !self.is_open(opened.identity))
+                .map(|(_, opened)| opened)
+                .collect();
+            for opened in younger {
+                let id = self.next_id;
+                self.next_id += 1;
+                self.track(id, &name, &pattern, opened, 0, now, false);
+                if let Some(file) = self.files.get_mut(&id) {
+                    file.unnamed(true);
+                }
+            }
+        }
+    }
+
+    /// Whether an older file that had the same name is still read.
+    fn has_older(&self, id: u64) -> bool {
+        let Some(file) = self.files.get(&id) else { return false };
+        let is_older =
+            |other: &Tracked| other.path == file.path && other.identity.born_ns < file.identity.born_ns;
+        self.files.values().any(is_older)
+    }
+
+    fn is_open(&self, identity: Identity) -> bool {
+        self.files.values().any(|file| file.identity == identity)
     }
 
     fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
@@ -289,7 +337,7 @@ impl Follower {
         };
         self.blocked.remove(path);
         // Between the listing and the open the name may have moved on to a file that is open already.
-        if self.files.values().any(|file| file.identity == opened.identity) {
+        if self.is_open(opened.identity) {
             return;
         }
         let found = self.saved.iter().find(|(_, saved)| saved.identity == opened.identity);
@@ -360,7 +408,10 @@ impl Follower {
                     if let Some(file) = self.files.get_mut(&id) {
                         // It keeps the name it had, so that the successor is seen to have taken it.
                         file.path = saved.path.clone();
-                        file.unnamed(open::identity_of(&saved.path).is_some());
+                        let replaced = open::identity_of(&saved.path).is_some();
+                        if file.unnamed(replaced) && replaced {
+                            self.replaced.push(id);
+                        }
                     }
                 }
                 None if open::is_out_of_reach(&saved) => {

@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -151,4 +152,36 @@ pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
         }
     }
     None
+}
+
+/// The files that rotation made of `name` after the file of `known` was born, oldest first: their names begin with
+/// it, and they do not begin with the bytes of `known`, which a copy of it would.
+///
+/// Where the filesystem keeps no birth times there are none.
+pub(super) fn younger_siblings(name: &Path, known: &Position) -> Vec<(PathBuf, Opened)> {
+    let Some(base) = name.file_name() else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(directory_of(name)) else { return Vec::new() };
+    let mut younger: Vec<(PathBuf, Opened)> = entries
+        .flatten()
+        .take(SIBLINGS_MAX)
+        .filter(|entry| is_rotated_name(entry.file_name().as_bytes(), base.as_bytes()))
+        .filter_map(|entry| {
+            let path = entry.path();
+            let identity = identity_of(&path)?;
+            let same_disk = identity.device == known.identity.device;
+            if !same_disk || known.identity.born_ns == 0 || identity.born_ns <= known.identity.born_ns {
+                return None;
+            }
+            let opened = open(&path).ok().filter(|opened| opened.identity == identity)?;
+            let is_copy = known.head.length > 0 && known.head.matches(&opened.file).unwrap_or(true);
+            (!is_copy).then_some((path, opened))
+        })
+        .collect();
+    younger.sort_by_key(|(_, opened)| opened.identity.born_ns);
+    younger
+}
+
+/// Whether a name is what rotation makes of a base name: `access.log.1`, `access.log-20261123`.
+fn is_rotated_name(name: &[u8], base: &[u8]) -> bool {
+    matches!(name.strip_prefix(base), Some([b'.' | b'-', _, ..]))
 }

@@ -243,6 +243,56 @@ fn resumes_after_a_restart_also_when_the_file_was_rotated_meanwhile() {
 }
 
 #[test]
+fn files_that_came_and_went_between_two_looks_are_read() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n");
+    assert_eq!(bench.taken(), ["1"]);
+    bench.append("a.log", "2\n");
+    bench.rename("a.log", "a.log.2");
+    bench.append("a.log", "3\n");
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "4\n");
+    assert_eq!(bench.taken(), ["2", "3", "4"], "oldest first");
+    bench.now += ROTATE_GRACE * 2;
+    assert_eq!(bench.taken(), [""; 0]);
+    assert_eq!(bench.follower.ids().len(), 1, "the rotated ones are closed");
+    bench.append("a.log", "5\n");
+    assert_eq!(bench.taken(), ["5"]);
+}
+
+#[test]
+fn several_rotations_while_nobody_looked_are_caught_up() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n");
+    bench.taken();
+    let saved = bench.positions();
+    bench.append("a.log", "2\n");
+    bench.rename("a.log", "a.log.3");
+    bench.append("a.log", "3\n");
+    bench.rename("a.log", "a.log-20261123");
+    bench.append("a.log", "4\n");
+    bench.append("a.log.old.gz", [0x1f, 0x8b, 8, 0]);
+    bench.restart(&["a.log"], &saved);
+    let mut lines = bench.taken();
+    lines.sort();
+    assert_eq!(lines, ["2", "3", "4"]);
+    let saved = bench.positions();
+    bench.restart(&["a.log"], &saved);
+    assert_eq!(bench.taken(), [""; 0], "and not again after the next start");
+}
+
+#[test]
+fn a_copy_of_the_log_is_not_taken_for_a_rotated_one() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n");
+    bench.taken();
+    fs::copy(bench.path("a.log"), bench.path("a.log.bak")).expect("copied");
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "2\n");
+    assert_eq!(bench.taken(), ["2"]);
+}
+
+#[test]
 fn a_pattern_that_is_gone_is_forgotten() {
     let mut bench = Bench::new(&["a.log"]);
     bench.append("a.log", "1\n");

@@ -168,7 +168,7 @@ impl Tracked {
         self.error.as_deref()
     }
 
-    /// `following`, or how the file lost its name: `rotated`, `deleted`.
+    /// `following`, or how the file lost its name: `rotated` to another file, `moved` away; `failing` while it cannot be read.
     pub fn state(&self) -> &'static str {
         match (self.error.is_some(), self.name) {
             (true, _) => "failing",
@@ -192,9 +192,10 @@ impl Tracked {
         }
     }
 
-    /// The file is no longer found under its name; `replaced` when another file is.
-    pub fn unnamed(&mut self, replaced: bool) {
-        self.name = if replaced { Name::Replaced } else { Name::Absent };
+    /// The file is no longer found under its name; `replaced` when another file is. Tells whether that is news.
+    pub fn unnamed(&mut self, replaced: bool) -> bool {
+        let name = if replaced { Name::Replaced } else { Name::Absent };
+        std::mem::replace(&mut self.name, name) != name
     }
 
     /// Reads lines until the file is drained, about `bytes_max` are read (a line may be longer than any turn), or

@@ -62,6 +62,8 @@ pub struct SourceStatus {
     pub duration_ms: f64,
     /// What went wrong when it last did; it may stay after a run that went well.
     pub last_error: Option<String>,
+    /// Readings over the limit of a source that were left out of the last sample.
+    pub dropped: u64,
 }
 
 /// One followed file.

@@ -1,12 +1,13 @@
 //! How the windows answer the status port: from their parts to the `web` object.
 
 use super::Windows;
+use super::counts::Counts;
 use super::recent::{SLOT_S, slot_of};
 use super::sketch::Sketch;
 use super::top::{Cell, Table};
 use super::view::{
-    LatencyView, RouteLatencyView, RouteView, TotalsView, VhostView, WINDOWS_S, WebView, WindowView,
-    WindowsView, ratio,
+    HistoryView, LatencyView, RouteLatencyView, RouteView, TotalsView, VhostView, WINDOWS_S, WebView,
+    WindowView, WindowsView, ratio,
 };
 
 /// Slots of the rates of vhosts and routes: one minute.
@@ -15,6 +16,10 @@ const RATE_SLOTS: i64 = 6;
 const LATENCY_VIEW_SLOTS: i64 = 30;
 /// Its name in the view.
 const LATENCY_WINDOW: &str = "5m";
+/// Length of a step of the history, in seconds.
+const HISTORY_STEP_S: i64 = 10;
+/// Steps of the history: ten minutes.
+const HISTORY_STEPS: i64 = 60;
 
 impl Windows {
     /// The `web` object of `/status`.
@@ -23,6 +28,7 @@ impl Windows {
             as_of: self.watermark.second.map(|second| second * 1000),
             lateness_s: self.watermark.lateness_ms() as f64 / 1000.0,
             windows: self.windows_view(),
+            history: self.history_view(),
             totals: self.totals_view(),
             latency_s: self.latency_view(),
             vhosts: self.vhost_views(),
@@ -46,6 +52,22 @@ impl Windows {
         };
         let start = (end - length_s).max(self.observed_from);
         WindowView::new(&self.ring.sum(start, end), length_s, end - start, self.watermark.behind)
+    }
+
+    fn history_view(&self) -> HistoryView {
+        let end = self.watermark.second.filter(|_| self.unknown.is_none());
+        let steps = (0..HISTORY_STEPS).rev().map(|ago| {
+            let to = end? - ago * HISTORY_STEP_S;
+            let from = to - HISTORY_STEP_S;
+            (from >= self.observed_from).then(|| self.ring.sum(from, to).counts)
+        });
+        let steps: Vec<Option<Counts>> = steps.collect();
+        let count = |of: fn(&Counts) -> u64| steps.iter().map(|step| step.as_ref().map(of)).collect();
+        HistoryView {
+            step_s: HISTORY_STEP_S,
+            requests: count(|counts| counts.requests()),
+            errors: count(|counts| counts.errors()),
+        }
     }
 
     fn totals_view(&self) -> TotalsView {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::counts::Counts;
 use super::names;
-use super::sketch::Sketch;
+use super::sketch::{Measured, Sketch};
 use super::state::{Decoder, Encoder, Journal, Key, Mark};
 use super::summary::{Span, Summary};
 
@@ -119,7 +119,7 @@ impl Intervals {
         &mut self,
         second: i64,
         (row, name): (u16, &Arc<str>),
-        (status, bytes_sent, latency_ms): (u16, u64, Option<u64>),
+        (status, bytes_sent, latency): (u16, u64, Option<Measured>),
         journal: &mut Journal,
     ) {
         let other = self.other;
@@ -134,8 +134,8 @@ impl Intervals {
         let serial = interval.serial;
         let part = interval.part(row).expect("displace made it");
         part.counts.add(status, bytes_sent);
-        if let Some(latency_ms) = latency_ms {
-            part.latency.add(latency_ms);
+        if let Some(latency) = latency {
+            part.latency.add_measured(latency);
         }
         journal.touch(&mut part.mark, Key::Part(serial, row));
         if self.parts > PARTS_MAX {

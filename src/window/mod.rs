@@ -30,7 +30,8 @@ pub use counts::StatusCounts;
 pub use sketch::Sketch;
 pub use summary::Summary;
 pub use view::{
-    LatencyView, RouteLatencyView, RouteView, TotalsView, VhostView, WebView, WindowView, WindowsView,
+    HistoryView, LatencyView, RouteLatencyView, RouteView, TotalsView, VhostView, WebView, WindowView,
+    WindowsView,
 };
 
 use crate::record::EpochMs;
@@ -38,6 +39,7 @@ use counts::{Counts, SWITCHING_PROTOCOLS};
 use intervals::Intervals;
 use recent::{Recent, slot_of};
 use ring::Ring;
+use sketch::Measured;
 use state::{Journal, Key, Level, Mark, RecentKind};
 use top::{Hit, Table};
 use watermark::Watermark;
@@ -224,18 +226,19 @@ impl Windows {
             self.totals.late += 1;
         }
         let latency_ms = request.request_time_ms.filter(|_| request.status != SWITCHING_PROTOCOLS);
+        let latency = latency_ms.map(Measured::new);
         let slot = kept.then(|| slot_of(second));
-        if let (Some(latency_ms), Some(slot)) = (latency_ms, slot)
+        if let (Some(latency), Some(slot)) = (latency, slot)
             && let Some(sketch) = self.latency.slot(slot, &mut self.journal)
         {
-            sketch.add(latency_ms);
+            sketch.add_measured(latency);
         }
         let hit = Hit { slot, error: counts::is_error(request.status), latency_ms };
         let route = names::route(request.route, &mut self.scratch);
         self.routes.observe(route, hit, &mut self.journal);
         let vhost = names::vhost(request.vhost, &mut self.scratch);
         let row = self.vhosts.observe(vhost, hit, &mut self.journal);
-        let measured = (request.status, request.bytes_sent, latency_ms);
+        let measured = (request.status, request.bytes_sent, latency);
         self.intervals.add(second, (row, self.vhosts.name(row)), measured, &mut self.journal);
     }
 

@@ -32,16 +32,20 @@ pub(super) fn vhost<'a>(raw: Option<&'a [u8]>, scratch: &'a mut String) -> &'a s
 
 /// The name of a route: as the log has it, with broken bytes escaped.
 pub(super) fn route<'a>(raw: &'a [u8], scratch: &'a mut String) -> &'a str {
-    let mut raw = &raw[..raw.len().min(ROUTE_BYTES_MAX)];
-    if let Err(error) = std::str::from_utf8(raw)
+    let mut kept = &raw[..raw.len().min(ROUTE_BYTES_MAX)];
+    if kept.len() < raw.len()
+        && let Err(error) = std::str::from_utf8(kept)
         && error.error_len().is_none()
     {
         // The cut went through a character.
-        raw = &raw[..error.valid_up_to()];
+        kept = &kept[..error.valid_up_to()];
     }
+    let raw = kept;
+    // Without an early exit, so that it compiles to vectors.
+    let has_controls = raw.iter().fold(false, |any, byte| any | (*byte < b' ') | (*byte == 0x7f));
     match std::str::from_utf8(raw) {
         Ok("") => NONE,
-        Ok(name) if name != OTHER && name.bytes().all(|byte| byte >= b' ' && byte != 0x7f) => name,
+        Ok(name) if name != OTHER && !has_controls => name,
         Ok(_) => {
             escape(raw, scratch, |byte| byte >= b' ' && byte != 0x7f && byte < 0x80);
             reserved_apart(scratch)
@@ -63,7 +67,7 @@ fn reserved_apart(name: &mut String) -> &str {
 
 /// Strips `:8080` from `name:8080` and `[::1]:8080`, and nothing from `::1`.
 fn without_port(raw: &[u8]) -> &[u8] {
-    let Some(colon) = raw.iter().rposition(|byte| *byte == b':') else { return raw };
+    let Some(colon) = memchr::memrchr(b':', raw) else { return raw };
     let (host, port) = (&raw[..colon], &raw[colon + 1..]);
     let plain = !host.contains(&b':') || host.ends_with(b"]");
     if plain && port.iter().all(u8::is_ascii_digit) { host } else { raw }

@@ -37,6 +37,21 @@ pub struct Sketch {
     cells: Vec<Cell>,
 }
 
+/// A request time with its bucket: several sketches take it, and the logarithm is the dear part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    value_ms: u64,
+    /// None for zero, which has no logarithm.
+    index: Option<i16>,
+}
+
+impl Measured {
+    pub(super) fn new(value_ms: u64) -> Measured {
+        let value_ms = value_ms.min(VALUE_MS_MAX);
+        Measured { value_ms, index: (value_ms > 0).then(|| index_of(value_ms)) }
+    }
+}
+
 /// The bucket of a value that is not zero.
 fn index_of(value_ms: u64) -> i16 {
     let seconds = value_ms as f64 / 1000.0;
@@ -59,15 +74,17 @@ fn rounded(seconds: f64) -> f64 {
 impl Sketch {
     /// Adds one request time.
     pub fn add(&mut self, value_ms: u64) {
-        let value_ms = value_ms.min(VALUE_MS_MAX);
+        self.add_measured(Measured::new(value_ms));
+    }
+
+    pub(super) fn add_measured(&mut self, Measured { value_ms, index }: Measured) {
         self.min_ms = if self.count == 0 { value_ms } else { self.min_ms.min(value_ms) };
         self.max_ms = self.max_ms.max(value_ms);
         self.sum_ms = self.sum_ms.saturating_add(value_ms);
         self.count += 1;
-        if value_ms == 0 {
-            self.zero_count += 1;
-        } else {
-            self.add_cell(Cell { index: index_of(value_ms), count: 1 });
+        match index {
+            None => self.zero_count += 1,
+            Some(index) => self.add_cell(Cell { index, count: 1 }),
         }
     }
 

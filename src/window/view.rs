@@ -21,6 +21,8 @@ pub struct WebView {
     pub lateness_s: f64,
     /// Rates over the last 1 s, 10 s, 1 m, 5 m and 15 m before `as_of`.
     pub windows: WindowsView,
+    /// The last ten minutes before `as_of` in steps, for charts.
+    pub history: HistoryView,
     /// Everything since the first start.
     pub totals: TotalsView,
     /// Quantiles of the request time; null where no request of the window had one.
@@ -32,6 +34,17 @@ pub struct WebView {
     /// Saved entries that were damaged or unknown at the last start, and were left out.
     #[serde(skip_serializing_if = "is_zero")]
     pub state_damaged: u64,
+}
+
+/// Steps of equal length, oldest first, the last of them ending at `as_of`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HistoryView {
+    /// Length of a step, in seconds.
+    pub step_s: i64,
+    /// Requests in each step; null where it was not wholly observed.
+    pub requests: Vec<Option<u64>>,
+    /// Those among them with a status of 500 or more.
+    pub errors: Vec<Option<u64>>,
 }
 
 /// The rolling windows.

@@ -86,7 +86,13 @@ fn full_snapshot() -> Snapshot {
             "vhosts": [{"name": "a\\\"b\nc", "qps": 1.5, "error_rate": 0.0}, {"name": "a\\\"b\nc", "qps": 2.5}],
         }),
         host_prometheus: "# HELP node_load1 Load\n# TYPE node_load1 gauge\nnode_load1 0.5".into(),
-        sources: vec![SourceStatus { name: "cpu".into(), ok: true, duration_ms: 1.5, last_error: None }],
+        sources: vec![SourceStatus {
+            name: "cpu".into(),
+            ok: true,
+            duration_ms: 1.5,
+            last_error: None,
+            dropped: 0,
+        }],
         files: vec![
             FileStatus { path: "/l".into(), kind: "access".into(), lag_bytes: 5, ..FileStatus::default() },
             FileStatus { path: "/l".into(), kind: "access".into(), lag_bytes: 7, ..FileStatus::default() },
