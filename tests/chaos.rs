@@ -265,7 +265,9 @@ fn settle(world: &World, receiver: &Receiver) {
         .iter()
         .filter(|line| !arrived.contains_key(line.as_str()) && !world.endangered.contains(*line))
         .collect();
-    assert!(missing.is_empty(), "{} missing, first {:?}\n{history}", missing.len(), missing[0]);
+    let numbers =
+        |lines: &[&String]| -> Vec<String> { lines.iter().map(|line| line[46..70].to_owned()).collect() };
+    assert!(missing.is_empty(), "missing {:?}\n{history}\n{}", numbers(&missing), agent.output());
     let twice: BTreeMap<_, _> = arrived.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "{} twice, first {:?}\n{history}", twice.len(), twice.first_key_value());
     let written: BTreeSet<&str> = world.written.iter().map(String::as_str).collect();

@@ -241,6 +241,14 @@ impl Pipeline {
         }
     }
 
+    /// Makes known which files there are, also while the spool takes no lines: then they may be renamed many times
+    /// before the first line of them is read.
+    pub(super) fn append_births(&mut self) {
+        if let Err(refused) = self.spool.append(None, self.follower.births()) {
+            self.refused.push_back(refused.returned());
+        }
+    }
+
     /// Tries again what the spool refused, in order.
     pub(super) fn append_refused(&mut self) {
         while let Some(record) = self.refused.pop_front() {

@@ -31,6 +31,7 @@ impl Pipeline {
         }
         self.scan_due = now.monotonic + SCAN_INTERVAL;
         self.take_notices(now);
+        self.append_births();
         if self.spool.state().is_empty() && self.lines.builder.is_empty() {
             // From here on it is no first start: where reading begins is durable before the first line is.
             self.windows.mark_all_changed();

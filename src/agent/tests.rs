@@ -328,3 +328,19 @@ fn while_reading_has_stopped_the_rates_are_unknown() {
     assert_eq!(web["windows"]["1s"]["complete"], false, "{web:#}");
     assert_eq!(web["windows"]["1s"]["qps"], Value::Null, "{web:#}");
 }
+
+#[test]
+fn files_that_were_renamed_while_the_spool_was_full_are_found_after_a_kill() {
+    let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB")]);
+    bench.fill();
+    for rotation in 0..4 {
+        fs::rename(bench.path("a.log"), bench.path(&format!("a.log.{rotation}"))).expect("renamed");
+        bench.write_noise(10);
+        bench.tick(1_000);
+    }
+    // The file that was being read loses its beginning, too.
+    fs::write(bench.path("a.log.0"), "").expect("truncated");
+    bench.restart();
+    bench.tick(1_000);
+    assert_eq!(bench.pipeline.follower.files().count(), 5);
+}

@@ -98,6 +98,8 @@ pub struct Follower {
     blocked: BTreeMap<PathBuf, Blocked>,
     saved: BTreeMap<u64, Position>,
     removed: Vec<u64>,
+    /// Opened since [`Follower::births`] was last asked.
+    born: Vec<u64>,
     /// Files whose name was found with another file since the last look for what came between.
     replaced: Vec<u64>,
     notices: Vec<Notice>,
@@ -127,6 +129,7 @@ impl Follower {
             blocked: BTreeMap::new(),
             saved,
             removed: Vec::new(),
+            born: Vec::new(),
             replaced: Vec::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
@@ -208,6 +211,15 @@ impl Follower {
     /// What happened since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
+    }
+
+    /// The positions of the files that were opened since the last call, to be asked for before any line of them is
+    /// read. They may become durable at any time, ahead of all lines: a file that is renamed twice before a line of it
+    /// is durable can be found again by nothing else.
+    pub fn births(&mut self) -> Vec<StateChange> {
+        let born = std::mem::take(&mut self.born);
+        let files = born.iter().filter_map(|id| self.files.get(id));
+        files.map(|file| (position::key(file.id), Some(file.position().encode()))).collect()
     }
 
     /// Whether [`Follower::changes`] would give any.
@@ -368,6 +380,7 @@ impl Follower {
         match Tracked::new(id, path.to_owned(), pattern.to_owned(), opened.file, offset, now) {
             Ok(file) => {
                 self.files.insert(id, file);
+                self.born.push(id);
                 self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed });
             }
             Err(error) => {
@@ -390,7 +403,8 @@ impl Follower {
             let sibling = open::find_sibling(&saved);
             match sibling {
                 Some((path, opened)) => {
-                    self.track(id, &path, &saved.pattern, opened, saved.offset, now, true);
+                    self.saved.insert(id, saved.clone());
+                    self.resume(id, &path, &saved.pattern, opened, now);
                     if let Some(file) = self.files.get_mut(&id) {
                         // It keeps the name it had, so that the successor is seen to have taken it.
                         file.path = saved.path.clone();

@@ -145,7 +145,8 @@ pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
         }
         if let Ok(opened) = open(&path)
             && opened.identity == saved.identity
-            && agrees(&opened.file, saved)
+            // Without a birth the inode alone says too little; with one it is the file, truncated or not.
+            && (saved.identity.born_ns != 0 || agrees(&opened.file, saved))
         {
             return Some((path, opened));
         }
