@@ -89,6 +89,8 @@ pub struct Blocked {
     pub message: String,
     /// Size at the first sight during the very first start: the position once it becomes readable.
     start_at: Option<u64>,
+    /// No file but a directory that cannot be listed, or a pattern that is none.
+    unlisted: bool,
 }
 
 /// All followed files.
@@ -150,7 +152,7 @@ impl Follower {
         for (path, pattern) in &found {
             self.try_open(path, pattern, now);
         }
-        self.blocked.retain(|path, _| found.contains_key(path));
+        self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path));
         self.find_moved(now);
         self.find_between(&found, now);
         self.first_scan = false;
@@ -242,14 +244,14 @@ impl Follower {
     /// Paths that the patterns name now, each with its pattern; what cannot be listed is said.
     fn expand(&mut self) -> BTreeMap<PathBuf, String> {
         let mut found = BTreeMap::new();
+        self.blocked.retain(|_, blocked| !blocked.unlisted);
         for pattern in &self.options.patterns {
             let (paths, problems) = open::expand(pattern);
             for path in paths {
                 found.entry(path).or_insert_with(|| pattern.clone());
             }
             for (path, blocked) in problems {
-                found.entry(path.clone()).or_insert_with(|| pattern.clone());
-                self.blocked.entry(path).or_insert(blocked);
+                self.blocked.insert(path, blocked);
             }
         }
         found
@@ -325,13 +327,14 @@ impl Follower {
         };
         if self.files.len() >= FILES_MAX {
             let message = format!("{FILES_MAX} files are followed already");
-            self.blocked.insert(path.to_owned(), Blocked { state: "too_many", message, start_at });
+            self.blocked
+                .insert(path.to_owned(), Blocked { state: "too_many", message, start_at, unlisted: false });
             return;
         }
         let opened = match open::open(path) {
             Ok(opened) => opened,
             Err(Refusal { state, message }) => {
-                self.blocked.insert(path.to_owned(), Blocked { state, message, start_at });
+                self.blocked.insert(path.to_owned(), Blocked { state, message, start_at, unlisted: false });
                 return;
             }
         };
@@ -384,8 +387,12 @@ impl Follower {
                 self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed });
             }
             Err(error) => {
-                let blocked =
-                    Blocked { state: "unreadable", message: error.to_string(), start_at: Some(offset) };
+                let blocked = Blocked {
+                    state: "unreadable",
+                    message: error.to_string(),
+                    start_at: Some(offset),
+                    unlisted: false,
+                };
                 self.blocked.insert(path.to_owned(), blocked);
             }
         }

@@ -36,8 +36,9 @@ pub(super) struct Refusal {
 
 /// The paths of a pattern, and those that could not be listed. A plain path is named whether it exists or not.
 pub(super) fn expand(pattern: &str) -> (Vec<PathBuf>, Vec<(PathBuf, Blocked)>) {
-    let unlisted =
-        |path: PathBuf, message: String| (path, Blocked { state: "unreadable", message, start_at: None });
+    let unlisted = |path: PathBuf, message: String| {
+        (path, Blocked { state: "unreadable", message, start_at: None, unlisted: true })
+    };
     if !pattern.contains(['*', '?', '[']) {
         return (vec![PathBuf::from(pattern)], Vec::new());
     }

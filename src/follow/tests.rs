@@ -353,6 +353,19 @@ fn what_is_not_a_text_file_is_named_and_hides_nothing() {
 }
 
 #[test]
+fn a_pattern_that_cannot_be_listed_is_named_and_hides_no_other() {
+    let mut bench = Bench::new(&["a***b", "*.log"]);
+    bench.append("good.log", "line\n");
+    assert_eq!(bench.taken(), ["line"]);
+    for _ in 0..2 {
+        bench.poll();
+        let blocked: Vec<_> = bench.follower.blocked().iter().collect();
+        assert_eq!(blocked.len(), 1, "{blocked:?}");
+        assert!(blocked[0].0.ends_with("a***b") && blocked[0].1.state == "unreadable", "{blocked:?}");
+    }
+}
+
+#[test]
 fn an_unreadable_file_is_read_whole_once_it_may_be() {
     if rustix::process::geteuid().is_root() {
         // Root reads everything: a directory in the place of the file stands for what cannot be read.
