@@ -108,8 +108,14 @@ fn an_outage_of_twenty_seconds_loses_nothing_and_repeats_nothing() {
     assert_eq!(received, written, "oldest first");
     assert_eq!(number(&receiver.stats(), "/duplicates"), 0);
     assert_summaries_add_up(&agent, &receiver, written.len() as u64);
-    balance.finish();
+    let polls = balance.finish();
     assert_eq!(agent.stop(), Some(0), "{}", agent.output());
+    println!(
+        "outage: {} lines, {} held in {} batches after 20 s, {polls} balanced answers",
+        written.len(),
+        number(&during, "/ledger/lines/held"),
+        number(&during, "/spool/batches")
+    );
 }
 
 #[test]
@@ -140,7 +146,32 @@ fn kill_at_twenty_random_moments_loses_no_line() {
     assert!(number(&stats, "/duplicates") <= KILLS, "at most one batch a kill: {stats}");
     assert_eq!(number(&stats, "/conflicts"), 0, "a repeated batch is the same, byte for byte: {stats}");
     assert_summaries_add_up(&agent, &receiver, written.len() as u64);
-    balance.finish();
+    let polls = balance.finish();
+    let repeated = number(&stats, "/duplicates");
+    println!(
+        "kill: {} lines, {KILLS} kills, {repeated} repeated batches, {polls} balanced answers",
+        written.len()
+    );
+}
+
+#[test]
+fn a_lost_answer_repeats_the_same_bytes_under_the_same_key() {
+    let directory = directory();
+    let (mut agent, mut receiver, log) = start(directory.path());
+    receiver.stop();
+    let flags = ["--fail-rate", "0.7", "--lose-answers", "--seed", "11"];
+    let receiver = Receiver::start_with(directory.path(), &flags);
+    agent.set("SUMO_URL", &receiver.url());
+    let lines: Vec<String> = (0..500).map(|number| log_line(number, 200)).collect();
+    fs::write(&log, lines.join("\n") + "\n").expect("a log");
+    agent.start();
+    agent.wait_shipped(500);
+    let stats = wait_for("a batch whose answer was lost", || {
+        Some(receiver.stats()).filter(|stats| number(stats, "/duplicates") > 0)
+    });
+    assert!(number(&stats, "/lost_answers") > 0 && number(&stats, "/conflicts") == 0, "{stats}");
+    agent.wait_status("retries of what failed", |status| number(status, "/delivery/failures") > 0);
+    assert_eq!(receiver.lines(), lines, "the repeated batch is known by its key");
 }
 
 /// Lines that no parser can like, and a few that only look bad.
@@ -202,7 +233,10 @@ fn a_hundred_thousand_lines_of_garbage_are_all_accounted_for() {
         .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok())
         .expect("its peak memory");
     assert!(peak_kib < MEMORY_KIB_MAX, "{peak_kib} KiB");
-    balance.finish();
+    let polls = balance.finish();
+    println!(
+        "garbage: {LINES} lines, {unparsed} unparsed {reasons:?}, {peak_kib} KiB at most, {polls} balanced answers"
+    );
     assert_eq!(agent.stop(), Some(0));
     assert!(!agent.output().contains("panicked"), "{}", agent.output());
 }

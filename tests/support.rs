@@ -157,16 +157,23 @@ pub(crate) struct Receiver {
     pub(crate) address: SocketAddr,
     pub(crate) store: PathBuf,
     directory: PathBuf,
+    flags: Vec<String>,
     process: Option<Process>,
 }
 
 impl Receiver {
     /// Starts a receiver that stores what it gets below `directory`.
     pub(crate) fn start(directory: &Path) -> Receiver {
+        Receiver::start_with(directory, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(directory: &Path, flags: &[&str]) -> Receiver {
         let mut receiver = Receiver {
             address: free_address(),
             store: directory.join("received"),
             directory: directory.to_owned(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             process: None,
         };
         receiver.resume();
@@ -183,7 +190,11 @@ impl Receiver {
     /// Comes back on the same address.
     pub(crate) fn resume(&mut self) {
         let mut command = Command::new(WATCHPOST);
-        command.args(["receiver", "--listen", &self.address.to_string()]).arg("--store").arg(&self.store);
+        command
+            .args(["receiver", "--listen", &self.address.to_string()])
+            .arg("--store")
+            .arg(&self.store)
+            .args(&self.flags);
         self.process = Some(Process::start(&mut command, &self.directory.join("receiver.out")));
         wait_for("the receiver", || get(self.address, "/stats"));
     }
@@ -367,12 +378,14 @@ impl BalanceWatch {
         BalanceWatch { stop, polls, thread: Some(thread) }
     }
 
-    /// Ends; fails if any answer was out of balance, or if there was none at all.
-    pub(crate) fn finish(mut self) {
+    /// Ends and gives the number of answers; fails if any was out of balance, or if there was none at all.
+    pub(crate) fn finish(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let wrong = self.thread.take().expect("it runs").join().expect("the watch ends");
         assert_eq!(wrong, [Value::Null; 0], "answers out of balance");
-        assert!(self.polls.load(Ordering::Relaxed) > 0, "the status was never asked");
+        let polls = self.polls.load(Ordering::Relaxed);
+        assert!(polls > 0, "the status was never asked");
+        polls
     }
 }
 
