@@ -28,8 +28,11 @@ const LINES_FLAG: &str = "--lines";
 /// Puts so many lines through a stage and answers how long that took, without what stands around it.
 type Run = Box<dyn FnMut(u64) -> Duration>;
 
+/// Readies a stage for its lines.
+type Prepare = fn(&Corpus) -> Run;
+
 /// Every stage with what prepares it.
-const STAGES: &[(&str, fn(&Corpus) -> Run)] = &[
+const STAGES: &[(&str, Prepare)] = &[
     ("split", split),
     ("follow", follow),
     ("parse combined", |corpus| parse(&corpus.combined, Format::combined())),
@@ -68,7 +71,7 @@ fn main() {
         let mut run = None;
         group.bench_function(*name, |bencher| {
             let run = run.get_or_insert_with(|| prepare(&corpus));
-            bencher.iter_custom(|lines| run(lines));
+            bencher.iter_custom(run);
         });
     }
     group.finish();
