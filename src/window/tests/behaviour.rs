@@ -43,6 +43,26 @@ fn the_view_has_the_names_of_the_contract() {
 }
 
 #[test]
+fn the_history_holds_whole_steps_and_null_before_them() {
+    let mut windows = new();
+    steady(&mut windows, T0_S, 35);
+    windows.observe(1, (T0_S + 35) * 1000, &request((T0_S + 34) * 1000, 502));
+    windows.advance((T0_S + 36) * 1000, &LIVE);
+    let view = windows.view();
+    assert_eq!(view.as_of, Some((T0_S + 35) * 1000));
+    let history = view.history;
+    assert_eq!((history.step_s, history.requests.len(), history.errors.len()), (10, 60, 60));
+    assert_eq!(
+        history.requests[56..],
+        [None, Some(10), Some(10), Some(11)],
+        "5 s were observed of the first"
+    );
+    assert_eq!(history.errors[57..], [Some(0), Some(0), Some(1)]);
+    windows.set_unknown(Some("gone".into()));
+    assert!(windows.view().history.requests.iter().all(Option::is_none));
+}
+
+#[test]
 fn unknown_is_null_with_a_reason_and_zero_is_zero() {
     let mut windows = new();
     assert_eq!(windows.view().windows.second.reason.as_deref(), Some("no second is complete yet"));
