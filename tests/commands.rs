@@ -41,6 +41,22 @@ fn three_wrong_settings_are_named_at_once() {
 }
 
 #[test]
+fn a_format_that_does_not_compile_is_named_with_all_other_settings() {
+    let directory = directory();
+    let mut agent = Agent::new(directory.path(), "/nowhere/access.log");
+    agent.set("ACCESS_LOG_FORMAT", "regex:(");
+    agent.set("LOG", "loud");
+    let commands: [&[&str]; 4] = [&["run"], &["check"], &["once"], &["analyze", "/nowhere/access.log"]];
+    for command in commands {
+        let output = agent.run(command);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(SETTINGS), "{command:?}: {said}");
+        assert!(said.contains("WATCHPOST_ACCESS_LOG_FORMAT=\"regex:(\": is no regular expression"), "{said}");
+        assert!(said.contains("WATCHPOST_LOG=\"loud\""), "{command:?}: {said}");
+    }
+}
+
+#[test]
 fn a_misspelt_setting_is_an_error_with_the_nearest_name() {
     let directory = directory();
     let mut agent = Agent::new(directory.path(), "/nowhere/access.log");
@@ -85,6 +101,16 @@ fn a_taken_status_port_says_what_to_do() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
     assert!(said.contains("WATCHPOST_STATUS_ADDR") && said.contains("in use"), "{said}");
+}
+
+#[test]
+fn a_receiver_on_a_taken_port_ends_as_an_agent_does() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output =
+        Command::new(WATCHPOST).args(["receiver", "--listen", &address]).output().expect("the receiver");
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{}", said(&output));
+    assert!(said(&output).contains(&address), "{}", said(&output));
 }
 
 #[test]
