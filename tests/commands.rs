@@ -301,6 +301,23 @@ fn spool_shows_what_waits_while_the_agent_runs_and_after() {
 }
 
 #[test]
+fn a_spool_that_cannot_be_looked_at_is_not_called_absent() {
+    let directory = directory();
+    let agent = Agent::new(directory.path(), "/nowhere/access.log");
+    let asked = |state: &str| {
+        let output = agent.run(&["spool", "ls", "--state-dir", state]);
+        (output.status.code(), said(&output))
+    };
+    let absent = asked(&directory.path().join("none").display().to_string());
+    assert!(absent.0 == Some(UNAVAILABLE) && absent.1.contains("there is no spool"), "{absent:?}");
+    // A file in the way stops everybody; a directory without rights would not stop root.
+    let file = directory.path().join("file");
+    fs::write(&file, "").expect("a file");
+    let hidden = asked(&file.display().to_string());
+    assert!(hidden.0 == Some(IO_ERROR) && hidden.1.contains("cannot be read"), "{hidden:?}");
+}
+
+#[test]
 fn the_port_answers_each_path() {
     let directory = directory();
     let mut agent = Agent::new(directory.path(), "/nowhere/access.log");
