@@ -41,6 +41,22 @@ fn three_wrong_settings_are_named_at_once() {
 }
 
 #[test]
+fn a_format_that_does_not_compile_is_named_with_all_other_settings() {
+    let directory = directory();
+    let mut agent = Agent::new(directory.path(), "/nowhere/access.log");
+    agent.set("ACCESS_LOG_FORMAT", "regex:(");
+    agent.set("LOG", "loud");
+    let commands: [&[&str]; 4] = [&["run"], &["check"], &["once"], &["analyze", "/nowhere/access.log"]];
+    for command in commands {
+        let output = agent.run(command);
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(SETTINGS), "{command:?}: {said}");
+        assert!(said.contains("WATCHPOST_ACCESS_LOG_FORMAT=\"regex:(\": is no regular expression"), "{said}");
+        assert!(said.contains("WATCHPOST_LOG=\"loud\""), "{command:?}: {said}");
+    }
+}
+
+#[test]
 fn a_misspelt_setting_is_an_error_with_the_nearest_name() {
     let directory = directory();
     let mut agent = Agent::new(directory.path(), "/nowhere/access.log");
@@ -85,6 +101,16 @@ fn a_taken_status_port_says_what_to_do() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
     assert!(said.contains("WATCHPOST_STATUS_ADDR") && said.contains("in use"), "{said}");
+}
+
+#[test]
+fn a_receiver_on_a_taken_port_ends_as_an_agent_does() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output =
+        Command::new(WATCHPOST).args(["receiver", "--listen", &address]).output().expect("the receiver");
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{}", said(&output));
+    assert!(said(&output).contains(&address), "{}", said(&output));
 }
 
 #[test]
@@ -272,6 +298,23 @@ fn spool_shows_what_waits_while_the_agent_runs_and_after() {
             agent.stop();
         }
     }
+}
+
+#[test]
+fn a_spool_that_cannot_be_looked_at_is_not_called_absent() {
+    let directory = directory();
+    let agent = Agent::new(directory.path(), "/nowhere/access.log");
+    let asked = |state: &str| {
+        let output = agent.run(&["spool", "ls", "--state-dir", state]);
+        (output.status.code(), said(&output))
+    };
+    let absent = asked(&directory.path().join("none").display().to_string());
+    assert!(absent.0 == Some(UNAVAILABLE) && absent.1.contains("there is no spool"), "{absent:?}");
+    // A file in the way stops everybody; a directory without rights would not stop root.
+    let file = directory.path().join("file");
+    fs::write(&file, "").expect("a file");
+    let hidden = asked(&file.display().to_string());
+    assert!(hidden.0 == Some(IO_ERROR) && hidden.1.contains("cannot be read"), "{hidden:?}");
 }
 
 #[test]

@@ -22,8 +22,17 @@ pub fn write(out: &mut Vec<u8>, timestamp: EpochMs, line: &[u8], marks: Marks, r
     out.extend_from_slice(b"{\"timestamp\":");
     write_number(out, timestamp);
     out.extend_from_slice(b",\"log\":\"");
-    let text_bytes_max = record_bytes_max.saturating_sub(out.len() - start + MARKS_BYTES_MAX);
-    let written = write_escaped(out, line, text_bytes_max);
+    let text_start = out.len();
+    let room = |behind: usize| record_bytes_max.saturating_sub(text_start - start + behind);
+    // A line that fits whole needs no room for the marks of a cut.
+    let mut written = match marks.original_bytes {
+        None => write_escaped(out, line, room(WHOLE_BYTES_MAX)),
+        Some(_) => write_escaped(out, line, room(MARKS_BYTES_MAX)),
+    };
+    if marks.original_bytes.is_none() && written.consumed < line.len() {
+        out.truncate(text_start);
+        written = write_escaped(out, line, room(MARKS_BYTES_MAX));
+    }
     out.push(b'"');
     let original = marks.original_bytes.or((written.consumed < line.len()).then_some(line.len() as u64));
     if let Some(original) = original {
@@ -58,7 +67,10 @@ fn write_number(out: &mut Vec<u8>, number: i64) {
 /// Digits of the longest 64-bit number.
 const NUMBER_DIGITS_MAX: usize = 20;
 
-/// Room for everything behind the text: quotes, marks and a 20-digit length.
+/// Room for everything behind the text of a whole line: `","partial":true,"escaped":true}`.
+const WHOLE_BYTES_MAX: usize = 32;
+
+/// Room for everything behind the text of a cut one: quotes, marks and a 20-digit length.
 const MARKS_BYTES_MAX: usize = 100;
 
 struct Written {
@@ -212,6 +224,17 @@ mod tests {
         let record = record(b"beginning", marks, 1000);
         assert_eq!((&record["truncated"], &record["original_bytes"]), (&true.into(), &2_000_000.into()));
         assert_eq!(record["partial"], true);
+    }
+
+    #[test]
+    fn a_line_that_fits_is_not_cut_for_the_sake_of_marks_that_it_does_not_need() {
+        const FRAME: usize = r#"{"timestamp":1764000000123,"log":""#.len();
+        let limit = 10_000;
+        let fits = "x".repeat(limit - FRAME - WHOLE_BYTES_MAX);
+        let whole = record(fits.as_bytes(), Marks { original_bytes: None, partial: true }, limit);
+        assert_eq!((whole["log"].as_str(), whole.get("truncated")), (Some(fits.as_str()), None));
+        let cut = record(format!("{fits}xy").as_bytes(), Marks::default(), limit);
+        assert_eq!((&cut["truncated"], &cut["original_bytes"]), (&true.into(), &(fits.len() + 2).into()));
     }
 
     proptest! {

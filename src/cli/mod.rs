@@ -110,7 +110,7 @@ pub fn status_of_agent(config: &Config, json: bool) -> Result<(), Failure> {
 /// `watchpost receiver`: serves until SIGINT, SIGTERM or its own end.
 ///
 /// # Errors
-/// 64 for options that make no sense, 74 for an address or a directory that cannot be used.
+/// 64 for options that make no sense, 69 for an address and 74 for a directory that cannot be used.
 pub fn run_receiver(options: ReceiverOptions) -> Result<(), Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let served = runtime()?.block_on(async {
@@ -130,6 +130,7 @@ pub fn run_receiver(options: ReceiverOptions) -> Result<(), Failure> {
             ReceiverError::FailRate(_) | ReceiverError::Status(_) | ReceiverError::NotLoopback(_) => {
                 exit::USAGE
             }
+            ReceiverError::Listen { .. } => exit::UNAVAILABLE,
             _ => exit::IO,
         };
         Failure::new(code, chain(&error))

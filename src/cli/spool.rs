@@ -52,7 +52,13 @@ pub fn cat(config: &Config, seq: Option<u64>) -> Result<(), Failure> {
 
 fn open(config: &Config) -> Result<(DirDisk, Vec<SegmentView>), Failure> {
     let path = spool_directory(config);
-    if !path.exists() {
+    // Behind a directory that may not be entered there may well be a spool.
+    let exists = path.try_exists().map_err(|error| {
+        let what =
+            format!("the spool at {} cannot be read; try as root or as the agent's user", path.display());
+        Failure::io(what, &error)
+    })?;
+    if !exists {
         let message = format!(
             "there is no spool at {}: no agent ran with this WATCHPOST_STATE_DIR yet",
             path.display()

@@ -46,9 +46,9 @@ pub enum LogFormat {
     Combined,
     /// One JSON object a line.
     Json,
-    /// A format string as it stands in nginx.conf; not compiled here.
+    /// A format string as it stands in nginx.conf, which compiles.
     LogFormat(String),
-    /// A regular expression with named groups, without its `regex:`; not compiled here.
+    /// A regular expression with named groups, without its `regex:`, which compiles.
     Regex(String),
 }
 

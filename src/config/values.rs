@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use watchpost_parsers::{Format, FormatError};
+
 use super::{AccessLogs, HostSources, LogFormat, LogLevel, ReadFrom, Redact, ShipLines};
 use crate::secret::Secret;
 
@@ -139,7 +141,9 @@ pub(super) fn url(text: &str) -> Parsed<Secret> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err("is neither http nor https".into());
     }
-    if url.host_str().is_none_or(str::is_empty) {
+    // The parser of URLs skips slashes until a host comes, and would make one of the first part of the path.
+    let has_no_host = text.split_once("://").is_none_or(|(_, rest)| rest.starts_with(['/', '\\']));
+    if has_no_host || url.host_str().is_none_or(str::is_empty) {
         return Err("has no host".into());
     }
     Ok(Secret::new(text))
@@ -171,16 +175,30 @@ pub(super) fn access_logs(text: &str) -> Parsed<AccessLogs> {
     Ok(AccessLogs::Globs(globs.into_iter().map(str::to_owned).collect()))
 }
 
-/// `WATCHPOST_ACCESS_LOG_FORMAT`. The format itself is compiled by the parsers, in main.
+/// `WATCHPOST_ACCESS_LOG_FORMAT`. A format is compiled here only to see that it can be.
 pub(super) fn access_log_format(text: &str) -> Parsed<LogFormat> {
+    let cannot_be_read = |error: FormatError| match &error {
+        // The parser of expressions draws the place over several lines; a problem is one line.
+        FormatError::Pattern(drawing) => {
+            let what = drawing.rsplit_once("\nerror: ").map_or(drawing.as_str(), |(_, what)| what);
+            format!("is no regular expression: {}", what.replace('\n', " "))
+        }
+        _ => format!("cannot be read: {error}"),
+    };
     match text {
         "auto" => Ok(LogFormat::Auto),
         "combined" => Ok(LogFormat::Combined),
         "json" => Ok(LogFormat::Json),
         "regex:" => Err("has no expression behind regex:".into()),
         _ => match text.strip_prefix("regex:") {
-            Some(expression) => Ok(LogFormat::Regex(expression.to_owned())),
-            None if text.contains('$') => Ok(LogFormat::LogFormat(text.to_owned())),
+            Some(expression) => {
+                Format::from_regex(expression).map_err(cannot_be_read)?;
+                Ok(LogFormat::Regex(expression.to_owned()))
+            }
+            None if text.contains('$') => {
+                Format::from_log_format(text).map_err(cannot_be_read)?;
+                Ok(LogFormat::LogFormat(text.to_owned()))
+            }
             // Most likely the name of a format in nginx.conf.
             None => Err("has no $variable in it (formats named in nginx.conf are found by auto)".into()),
         },

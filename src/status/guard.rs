@@ -56,26 +56,28 @@ impl Refusal {
     }
 }
 
-/// The `Authorization` values that open the port, computed once.
+/// What opens the port, computed once: each scheme with its credentials.
 pub(super) struct Keys {
-    accepted: Option<[Secret; 2]>,
+    accepted: Option<[(&'static str, Secret); 2]>,
 }
 
 impl Keys {
     pub(super) fn new(token: Option<&Secret>) -> Keys {
         let accepted = token.map(|token| {
             let basic = base64(format!("{BASIC_USER}:{}", token.expose()).as_bytes());
-            [Secret::new(format!("Bearer {}", token.expose())), Secret::new(format!("Basic {basic}"))]
+            [("Bearer", token.clone()), ("Basic", Secret::new(basic))]
         });
         Keys { accepted }
     }
 
     fn open(&self, headers: &HeaderMap) -> bool {
         let Some(accepted) = &self.accepted else { return true };
-        let Some(offered) = headers.get(header::AUTHORIZATION) else { return false };
+        let offered = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+        let Some((offered_scheme, offered)) = offered.and_then(scheme_and_credentials) else { return false };
         // Both are compared whole, so that the time tells nothing of which one was near.
-        accepted.iter().fold(false, |open, key| {
-            open | same_in_constant_time(key.expose().as_bytes(), offered.as_bytes())
+        accepted.iter().fold(false, |open, (scheme, key)| {
+            let same = same_in_constant_time(key.expose().as_bytes(), offered);
+            open | (same & offered_scheme.eq_ignore_ascii_case(scheme.as_bytes()))
         })
     }
 }
@@ -142,6 +144,13 @@ fn comes_from_elsewhere(headers: &HeaderMap, is_ours: impl Fn(&[u8]) -> bool) ->
     let value = |name: &str| headers.get(name).map(|value| value.as_bytes());
     let foreign_site = !matches!(value("sec-fetch-site"), None | Some(b"same-origin" | b"none"));
     foreign_origin || (foreign_site && value("sec-fetch-mode") != Some(b"navigate"))
+}
+
+/// The parts of an `Authorization` value: the scheme, in any case (RFC 9110, 11.1), one blank or more, the credentials.
+fn scheme_and_credentials(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let blank = value.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = value.split_at(blank);
+    Some((scheme, rest.trim_ascii_start()))
 }
 
 /// Compares in a time that depends on the lengths only.
@@ -239,9 +248,20 @@ mod tests {
         };
         check_key(Some("Bearer s3cret!"), Ok(()));
         check_key(Some("Basic d2F0Y2hwb3N0OnMzY3JldCE="), Ok(()));
-        for wrong in
-            ["Bearer s3cret?", "Bearer s3cret", "Bearer s3cret!!", "Bearer ", "s3cret!", "Basic czNjcmV0IQ=="]
-        {
+        check_key(Some("bearer s3cret!"), Ok(()));
+        check_key(Some("BASIC  d2F0Y2hwb3N0OnMzY3JldCE="), Ok(()));
+        for wrong in [
+            "Bearer s3cret?",
+            "Bearer s3cret",
+            "Bearer s3cret!!",
+            "Bearer S3CRET!",
+            "Bearer ",
+            "s3cret!",
+            " s3cret!",
+            "Basic s3cret!",
+            "Bearer d2F0Y2hwb3N0OnMzY3JldCE=",
+            "Basic czNjcmV0IQ==",
+        ] {
             check_key(Some(wrong), Err(Refusal::Unauthorized));
         }
         check_key(None, Err(Refusal::Unauthorized));

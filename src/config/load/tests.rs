@@ -136,6 +136,9 @@ fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOGS", "/a/***.log", "not a pattern");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "main", "no $variable");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "regex:", "no expression");
+    refused("WATCHPOST_ACCESS_LOG_FORMAT", "regex:(", "is no regular expression: unclosed group");
+    refused("WATCHPOST_ACCESS_LOG_FORMAT", "regex:^(.*)$", "no named group");
+    refused("WATCHPOST_ACCESS_LOG_FORMAT", "'$status", "quotes of the format do not close");
     refused("WATCHPOST_READ_FROM", "start", "neither");
     refused("WATCHPOST_SHIP_LINES", "some", "not one of");
     refused("WATCHPOST_SHIP_LINES", "sample:x", "not a number");
@@ -174,6 +177,9 @@ fn secrets_that_are_refused_are_not_shown() {
     check("WATCHPOST_SUMO_URL", "ftp://host/ZaVn", "neither http nor https");
     check("WATCHPOST_SUMO_URL", "ZaVn", "not a URL");
     check("WATCHPOST_SUMO_URL", "https://", "not a URL");
+    for url in ["https:///ZaVn", "https:ZaVn", "https:\\\\ZaVn/x", "https:////ZaVn"] {
+        check("WATCHPOST_SUMO_URL", url, "no host");
+    }
     check("WATCHPOST_SUMO_URL", "https://host/ZaVn\nmore", "line break");
     check("WATCHPOST_SUMO_URL", "https://ZaVn:port/", "not a URL");
     check("WATCHPOST_STATUS_TOKEN", "ZaVn ZaVn", "header cannot carry");
