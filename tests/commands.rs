@@ -158,9 +158,11 @@ fn check_says_what_would_happen() {
     assert!(!text.contains("ZaVnC4dhaV2cAnArY"), "{text}");
 
     agent.set("SUMO_URL", &format!("http://{}/x", crate::support::free_address()));
+    agent.set("STATE_DIR", "/proc/watchpost");
     let output = agent.run(&["check"]);
     let text = said(&output);
     assert_eq!(output.status.code(), Some(IO_ERROR), "a destination that does not answer: {text}");
+    assert!(text.contains("FAIL  /proc/watchpost"), "nobody can write there, not even root: {text}");
 }
 
 #[test]

@@ -156,24 +156,24 @@ fn check_sources(report: &mut Report, config: &Config) {
 fn check_state(report: &mut Report, config: &Config) {
     report.heading("state");
     let path = config.state_dir.as_path();
-    let probe = nearest_existing(path);
-    match rustix::fs::access(probe, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        Ok(()) if probe.is_dir() => report.good(format!(
+    match try_to_write(nearest_existing(path)) {
+        Ok(()) => report.good(format!(
             "{}: can be written; the spool may take {}",
             path.display(),
             size(config.spool_max_bytes)
         )),
-        result => {
-            let why = match result {
-                Ok(()) => format!("{} is no directory", probe.display()),
-                Err(error) => io::Error::from(error).to_string(),
-            };
-            report.problem(
-                format!("{}: {why}", path.display()),
-                "create it for the agent's user, or set WATCHPOST_STATE_DIR to a directory that it may write",
-            );
-        }
+        Err(error) => report.problem(
+            format!("{}: {error}", path.display()),
+            "create it for the agent's user, or set WATCHPOST_STATE_DIR to a directory that it may write",
+        ),
     }
+}
+
+/// Makes a directory in another and removes it: rights alone do not tell of a read-only or a special filesystem.
+fn try_to_write(directory: &Path) -> io::Result<()> {
+    let probe = directory.join(format!(".watchpost-check-{}", std::process::id()));
+    fs::create_dir(&probe)?;
+    fs::remove_dir(&probe)
 }
 
 fn nearest_existing(path: &Path) -> &Path {

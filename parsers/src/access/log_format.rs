@@ -48,7 +48,7 @@ fn body_of(text: &str) -> Result<(Escape, String), FormatError> {
             let name = after.find([' ', '\t', '\r', '\n']).unwrap_or(after.len());
             (true, after.get(name..).unwrap_or("").trim_start())
         }
-        _ => (false, text),
+        _ => behind_name(text).map_or((false, text), |arguments| (true, arguments)),
     };
     let (escape, body) = escape_of(arguments)?;
     let strings = quoted_strings(body);
@@ -60,6 +60,14 @@ fn body_of(text: &str) -> Result<(Escape, String), FormatError> {
         None if body.starts_with('\'') => Err(FormatError::Quotes),
         _ => Ok((escape, unescaped(body.strip_suffix(';').unwrap_or(body).as_bytes()))),
     }
+}
+
+/// What stands behind the name of a format, where only the word `log_format` was left out: `main '$remote_addr ..'`.
+fn behind_name(text: &str) -> Option<&str> {
+    let (name, arguments) = text.split_once([' ', '\t', '\r', '\n'])?;
+    let arguments = arguments.trim_start();
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    (is_name && (arguments.starts_with('\'') || arguments.starts_with("escape="))).then_some(arguments)
 }
 
 fn escape_of(text: &str) -> Result<(Escape, &str), FormatError> {
@@ -170,6 +178,8 @@ mod tests {
         check(r#""$request " "$status""#, Escape::Default, "<request> <status>");
         check("$host's $status;", Escape::Default, "<host>'s <status>");
         check("log_format x $status;", Escape::Default, "<status>");
+        check("main '$remote_addr - ' '$status'", Escape::Default, "<remote_addr> - <status>");
+        check("main escape=json '$status';", Escape::Json, "<status>");
     }
 
     #[test]
