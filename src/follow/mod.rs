@@ -200,7 +200,9 @@ impl Follower {
             self.notices.push(Notice::Rewritten { path: file.path.clone(), lost_bytes });
         }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
-        turn.finished &= !self.has_older(id);
+        if turn.finished && self.has_older(id) {
+            turn.finished = false;
+        }
         if turn.finished {
             let Some(file) = self.files.get(&id) else { return turn };
             self.notices.push(Notice::Closed { path: file.path.clone(), offset: file.offset() });

@@ -22,6 +22,10 @@ const SIBLINGS_MAX: usize = 10_000;
 /// First bytes of a gzip member (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// Endings of the names that compressors give. The name tells before the first bytes can: rotation makes the
+/// file first and compresses into it then.
+const COMPRESSED_ENDINGS: [&[u8]; 6] = [b"gz", b"bz2", b"xz", b"zst", b"lz4", b"Z"];
+
 /// An open regular file.
 pub(super) struct Opened {
     pub(super) file: File,
@@ -72,6 +76,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
     if !metadata.is_file() {
         return Err(not_a_file());
     }
+    if is_compressed_name(path) {
+        return Err(compressed("compressed, as its name says; only plain text is followed"));
+    }
     // Non-blocking: the name may have become a FIFO since the look above.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
@@ -86,14 +93,21 @@ pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
     let mut magic = [0; 2];
     let read = read_full_at(&file, &mut magic, 0).map_err(|error| refusal(&error))?;
     if read == 2 && magic == GZIP_MAGIC {
-        let message = "compressed; only plain text is followed (leave gzip out of access_log)".to_owned();
-        return Err(Refusal { state: "compressed", message });
+        return Err(compressed("compressed; only plain text is followed (leave gzip out of access_log)"));
     }
     Ok(Opened { identity: Identity::of(&metadata), file })
 }
 
 fn not_a_file() -> Refusal {
     Refusal { state: "not_a_file", message: "not a regular file".to_owned() }
+}
+
+fn compressed(message: &str) -> Refusal {
+    Refusal { state: "compressed", message: message.to_owned() }
+}
+
+fn is_compressed_name(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| COMPRESSED_ENDINGS.contains(&ending.as_bytes()))
 }
 
 fn refusal(error: &io::Error) -> Refusal {

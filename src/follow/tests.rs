@@ -261,6 +261,51 @@ fn files_that_came_and_went_between_two_looks_are_read() {
 }
 
 #[test]
+fn a_rotated_file_that_is_being_compressed_is_no_log() {
+    let mut bench = Bench::new(&["a.log*"]);
+    let mut exact = Bench::new(&["a.log"]);
+    for bench in [&mut bench, &mut exact] {
+        bench.append("a.log", "1\n");
+        assert_eq!(bench.taken(), ["1"]);
+        bench.rename("a.log", "a.log.1");
+        // The compressor has made its file and written nothing of it yet.
+        bench.append("a.log.1.gz", "");
+        bench.append("a.log", "2\n");
+        assert_eq!(bench.taken(), ["2"]);
+        bench.append("a.log.1.gz", [0x1f, 0x8b, 8, b'\n', 9, b'\n']);
+        fs::remove_file(bench.path("a.log.1")).expect("removed");
+        bench.append("a.log", "3\n");
+        assert_eq!(bench.taken(), ["3"]);
+    }
+}
+
+/// The least time in which all of `count` quiet files are asked for lines.
+fn turns_of(count: u32) -> Duration {
+    let mut bench = Bench::new(&["*.log"]);
+    for number in 0..count {
+        bench.append(&format!("{number}.log"), "");
+    }
+    bench.poll();
+    let ids = bench.follower.ids();
+    assert_eq!(ids.len(), count as usize);
+    let mut ask_all = || {
+        let began = Instant::now();
+        for id in &ids {
+            bench.follower.turn(*id, 1 << 20, bench.now, &mut |_| Flow::Continue);
+        }
+        began.elapsed()
+    };
+    (0..5).map(|_| ask_all()).min().expect("asked five times")
+}
+
+#[test]
+fn a_quiet_file_costs_the_same_among_many() {
+    // Were the others looked through for each file, a turn of it would take 32 times as long.
+    let (among_few, among_many) = (turns_of(20) / 20, turns_of(640) / 640);
+    assert!(among_many < among_few * 8, "{among_few:?} a file among 20, {among_many:?} among 640");
+}
+
+#[test]
 fn several_rotations_while_nobody_looked_are_caught_up() {
     let mut bench = Bench::new(&["a.log"]);
     bench.append("a.log", "1\n");
