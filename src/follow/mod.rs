@@ -146,7 +146,7 @@ impl Follower {
         let mut found = self.expand();
         let identities: BTreeMap<PathBuf, Identity> =
             found.keys().filter_map(|path| Some((path.clone(), open::identity_of(path)?))).collect();
-        let open_now = self.note_names(&identities);
+        let open_now = self.note_names(&identities, now);
         self.find_between(&found, now);
         found.retain(|path, _| identities.get(path).is_none_or(|identity| !open_now.contains_key(identity)));
         for (path, pattern) in &found {
@@ -260,19 +260,19 @@ impl Follower {
     }
 
     /// Tells every open file whether a name still leads to it; gives the number of each.
-    fn note_names(&mut self, found: &BTreeMap<PathBuf, Identity>) -> BTreeMap<Identity, u64> {
+    fn note_names(&mut self, found: &BTreeMap<PathBuf, Identity>, now: Instant) -> BTreeMap<Identity, u64> {
         let mut open_now = BTreeMap::new();
         for file in self.files.values_mut() {
             open_now.insert(file.identity, file.id);
             match found.get(&file.path).copied().or_else(|| open::identity_of(&file.path)) {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
                 Some(_) => {
-                    if file.unnamed(true) {
+                    if file.unnamed(true, now) {
                         self.replaced.push(file.id);
                     }
                 }
                 None => {
-                    file.unnamed(false);
+                    file.unnamed(false, now);
                 }
             }
         }
@@ -302,7 +302,7 @@ impl Follower {
                 self.next_id += 1;
                 self.track(id, &name, &pattern, opened, 0, now, false);
                 if let Some(file) = self.files.get_mut(&id) {
-                    file.unnamed(true);
+                    file.unnamed(true, now);
                 }
             }
         }
@@ -418,7 +418,7 @@ impl Follower {
                         // It keeps the name it had, so that the successor is seen to have taken it.
                         file.path = saved.path.clone();
                         let replaced = open::identity_of(&saved.path).is_some();
-                        if file.unnamed(replaced) && replaced {
+                        if file.unnamed(replaced, now) && replaced {
                             self.replaced.push(id);
                         }
                     }

@@ -145,6 +145,23 @@ fn a_renamed_file_is_read_while_its_writer_holds_it_and_closed_after_the_grace()
 }
 
 #[test]
+fn what_workers_flush_into_a_log_at_its_rotation_is_read_however_quiet_it_was() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n");
+    assert_eq!(bench.taken(), ["1"]);
+    bench.now += ROTATE_GRACE * 2;
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "");
+    assert_eq!(bench.taken(), [""; 0]);
+    bench.append("a.log.1", "2\n");
+    bench.append("a.log", "3\n");
+    assert_eq!(bench.taken(), ["2", "3"]);
+    bench.now += ROTATE_GRACE;
+    bench.poll();
+    assert_eq!(bench.follower.ids().len(), 1, "closed after the grace");
+}
+
+#[test]
 fn a_moved_file_without_successor_is_followed_on() {
     let mut bench = Bench::new(&["a.log"]);
     bench.append("a.log", "1\n");
