@@ -27,7 +27,7 @@ pub use identity::Identity;
 pub use position::{KEY_PREFIX, Position};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
 
-use open::{Opened, Refusal};
+use open::{Listings, Opened, Refusal};
 use watch::directory_of;
 
 /// Files followed at once; further ones are named as a problem and not read.
@@ -289,10 +289,11 @@ impl Follower {
     /// Finds the files that had a name between two looks, and lost it again: those in the same directory whose name
     /// was made of it and that are younger than the file that had it when it was last seen.
     fn find_between(&mut self, found: &BTreeMap<PathBuf, String>, now: Instant) {
+        let mut listings = Listings::default();
         for id in std::mem::take(&mut self.replaced) {
             let Some(file) = self.files.get(&id) else { continue };
             let (name, pattern) = (file.path.clone(), file.pattern.clone());
-            let younger: Vec<Opened> = open::younger_siblings(&name, &file.position())
+            let younger: Vec<Opened> = open::younger_siblings(&name, &file.position(), &mut listings)
                 .into_iter()
                 .filter(|(path, opened)| !found.contains_key(path) && !self.is_open(opened.identity))
                 .map(|(_, opened)| opened)
@@ -311,8 +312,11 @@ impl Follower {
     /// Whether an older file that had the same name is still read.
     fn has_older(&self, id: u64) -> bool {
         let Some(file) = self.files.get(&id) else { return false };
-        let is_older =
-            |other: &Tracked| other.path == file.path && other.identity.born_ns < file.identity.born_ns;
+        // Names as they stand: a comparison of paths takes them apart, and there may be thousands.
+        let name = file.path.as_os_str();
+        let is_older = |other: &Tracked| {
+            other.identity.born_ns < file.identity.born_ns && other.path.as_os_str() == name
+        };
         self.files.values().any(is_older)
     }
 

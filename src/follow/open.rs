@@ -2,22 +2,28 @@
 //!
 //! Nothing here blocks on a FIFO or a device, and identity is always that of the opened file.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Blocked;
 use super::identity::{Identity, Tail, read_full_at};
 use super::position::Position;
 use super::watch::directory_of;
+use super::{Blocked, FILES_MAX};
 
 /// How far back a line start is looked for when a file is taken up at its end.
 const LINE_START_SEARCH_BYTES: u64 = 64 * 1024;
 
 /// Entries of a directory that are looked at when a moved file is sought.
 const SIBLINGS_MAX: usize = 10_000;
+
+/// Names of a directory that are looked at for rotated files: as many logs as are followed, and nine older ones of each.
+const LISTED_MAX: usize = 10 * FILES_MAX;
 
 /// First bytes of a gzip member (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -169,24 +175,46 @@ pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
     None
 }
 
+/// The names in directories, each listed once: thousands of logs of one directory may rotate at the same moment.
+#[derive(Default)]
+pub(super) struct Listings(BTreeMap<PathBuf, BTreeSet<OsString>>);
+
+impl Listings {
+    /// The paths that rotation may have made of `name`.
+    fn rotated(&mut self, name: &Path) -> Vec<PathBuf> {
+        let Some(base) = name.file_name() else { return Vec::new() };
+        let directory = directory_of(name);
+        let names = self.0.entry(directory.clone()).or_insert_with(|| {
+            let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            entries.take(LISTED_MAX).map(|entry| entry.file_name()).collect()
+        });
+        let from_base = names.range::<OsStr, _>((Bound::Excluded(base), Bound::Unbounded));
+        from_base
+            .take_while(|name| name.as_bytes().starts_with(base.as_bytes()))
+            .filter(|name| is_rotated_name(name.as_bytes(), base.as_bytes()))
+            .map(|name| directory.join(name))
+            .collect()
+    }
+}
+
 /// The files that rotation made of `name` after the file of `known` was born, oldest first: their names begin with
 /// it, and they do not begin with the bytes of `known`, which a copy of it would.
 ///
 /// Where the filesystem keeps no birth times there are none.
-pub(super) fn younger_siblings(name: &Path, known: &Position) -> Vec<(PathBuf, Opened)> {
-    let Some(base) = name.file_name() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(directory_of(name)) else { return Vec::new() };
-    let mut younger: Vec<(PathBuf, Opened)> = entries
-        .flatten()
-        .take(SIBLINGS_MAX)
-        .filter(|entry| is_rotated_name(entry.file_name().as_bytes(), base.as_bytes()))
-        .filter_map(|entry| {
-            let path = entry.path();
-            let identity = identity_of(&path)?;
-            let same_disk = identity.device == known.identity.device;
-            if !same_disk || known.identity.born_ns == 0 || identity.born_ns <= known.identity.born_ns {
-                return None;
-            }
+pub(super) fn younger_siblings(
+    name: &Path,
+    known: &Position,
+    listings: &mut Listings,
+) -> Vec<(PathBuf, Opened)> {
+    let is_younger = |identity: &Identity| {
+        identity.device == known.identity.device && identity.born_ns > known.identity.born_ns
+    };
+    let mut younger: Vec<(PathBuf, Opened)> = listings
+        .rotated(name)
+        .into_iter()
+        .filter(|_| known.identity.born_ns != 0)
+        .filter_map(|path| {
+            let identity = identity_of(&path).filter(is_younger)?;
             let opened = open(&path).ok().filter(|opened| opened.identity == identity)?;
             let is_copy = known.head.length > 0 && known.head.matches(&opened.file).unwrap_or(true);
             (!is_copy).then_some((path, opened))
