@@ -407,13 +407,14 @@ impl Follower {
     /// Finds the files of the last run that no pattern names any more: a rotation while the agent was down
     /// leaves them in the same directory under another name. One that only cannot be looked at yet is waited for.
     fn find_moved(&mut self, now: Instant) {
+        let mut listings = Listings::default();
         for (id, saved) in std::mem::take(&mut self.saved) {
             if !self.options.patterns.contains(&saved.pattern) {
                 // The operator no longer names it.
                 self.removed.push(id);
                 continue;
             }
-            let sibling = open::find_sibling(&saved);
+            let sibling = open::find_sibling(&saved, &mut listings);
             match sibling {
                 Some((path, opened)) => {
                     self.saved.insert(id, saved.clone());

@@ -19,10 +19,7 @@ use super::{Blocked, FILES_MAX};
 /// How far back a line start is looked for when a file is taken up at its end.
 const LINE_START_SEARCH_BYTES: u64 = 64 * 1024;
 
-/// Entries of a directory that are looked at when a moved file is sought.
-const SIBLINGS_MAX: usize = 10_000;
-
-/// Names of a directory that are looked at for rotated files: as many logs as are followed, and nine older ones of each.
+/// Names of a directory that are looked at for rotated and moved files: as many logs as are followed, and nine older ones of each.
 const LISTED_MAX: usize = 10 * FILES_MAX;
 
 /// First bytes of a gzip member (RFC 1952).
@@ -157,19 +154,14 @@ pub(super) fn is_out_of_reach(saved: &Position) -> bool {
 }
 
 /// Looks in the directory of a saved position for the same file under another name.
-pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
-    let entries = std::fs::read_dir(directory_of(&saved.path)).ok()?;
-    for entry in entries.flatten().take(SIBLINGS_MAX) {
-        let path = entry.path();
-        if identity_of(&path) != Some(saved.identity) {
-            continue;
-        }
-        if let Ok(opened) = open(&path)
+pub(super) fn find_sibling(saved: &Position, listings: &mut Listings) -> Option<(PathBuf, Opened)> {
+    for path in listings.of_identity(&saved.path, saved.identity) {
+        if let Ok(opened) = open(path)
             && opened.identity == saved.identity
             // Without a birth the inode alone says too little; with one it is the file, truncated or not.
             && (saved.identity.born_ns != 0 || agrees(&opened.file, saved))
         {
-            return Some((path, opened));
+            return Some((path.clone(), opened));
         }
     }
     None
@@ -177,14 +169,17 @@ pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
 
 /// The names in directories, each listed once: thousands of logs of one directory may rotate at the same moment.
 #[derive(Default)]
-pub(super) struct Listings(BTreeMap<PathBuf, BTreeSet<OsString>>);
+pub(super) struct Listings {
+    names: BTreeMap<PathBuf, BTreeSet<OsString>>,
+    identities: BTreeMap<PathBuf, BTreeMap<Identity, Vec<PathBuf>>>,
+}
 
 impl Listings {
     /// The paths that rotation may have made of `name`.
     fn rotated(&mut self, name: &Path) -> Vec<PathBuf> {
         let Some(base) = name.file_name() else { return Vec::new() };
         let directory = directory_of(name);
-        let names = self.0.entry(directory.clone()).or_insert_with(|| {
+        let names = self.names.entry(directory.clone()).or_insert_with(|| {
             let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
             entries.take(LISTED_MAX).map(|entry| entry.file_name()).collect()
         });
@@ -194,6 +189,22 @@ impl Listings {
             .filter(|name| is_rotated_name(name.as_bytes(), base.as_bytes()))
             .map(|name| directory.join(name))
             .collect()
+    }
+
+    /// The paths beside `name` that lead to a file.
+    fn of_identity(&mut self, name: &Path, identity: Identity) -> &[PathBuf] {
+        let directory = directory_of(name);
+        let paths = self.identities.entry(directory).or_insert_with_key(|directory| {
+            let mut paths: BTreeMap<Identity, Vec<PathBuf>> = BTreeMap::new();
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            for path in entries.take(LISTED_MAX).map(|entry| entry.path()) {
+                if let Some(identity) = identity_of(&path) {
+                    paths.entry(identity).or_default().push(path);
+                }
+            }
+            paths
+        });
+        paths.get(&identity).map_or(&[], Vec::as_slice)
     }
 }
 
