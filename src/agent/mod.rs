@@ -31,7 +31,7 @@ use crate::status::Board;
 
 use doorbell::Doorbell;
 use edges::Edges;
-use pipeline::Pipeline;
+use pipeline::{Activity, Pipeline};
 use plan::{Plan, PlanError};
 
 /// Between two looks at the files while nothing is written to them.
@@ -163,9 +163,9 @@ impl Agent {
 
     /// Runs until it is asked to stop or to reload; on return everything that was read is durable.
     pub fn run(mut self) -> Ended {
-        let mut timeout = Duration::ZERO;
+        let mut due = Instant::now();
         let ended = loop {
-            let rings = self.doorbell.wait(timeout);
+            let rings = self.doorbell.wait(due.saturating_duration_since(Instant::now()));
             if rings.stop {
                 break Ended::Stopped;
             }
@@ -173,11 +173,7 @@ impl Agent {
                 break Ended::Reload;
             }
             let activity = self.pipeline.tick(Now::read(), rings.scan);
-            timeout = match activity {
-                pipeline::Activity::Busy => Duration::ZERO,
-                pipeline::Activity::Active => ACTIVE_INTERVAL,
-                pipeline::Activity::Idle => IDLE_INTERVAL,
-            };
+            due = next_look(activity, due, Instant::now());
         };
         self.pipeline.finish_reading(Now::read(), ended == Ended::Stopped);
         if ended == Ended::Stopped {
@@ -200,6 +196,18 @@ impl Agent {
             }
             self.doorbell.wait(ACTIVE_INTERVAL);
         }
+    }
+}
+
+/// When to look at the files again, after a look that was due at `due`.
+fn next_look(activity: Activity, due: Instant, now: Instant) -> Instant {
+    match activity {
+        Activity::Busy => now,
+        Activity::Active => now + ACTIVE_INTERVAL,
+        // Woken before its time, by an answer of the destination say: that no line came in since the look before
+        // does not make the log a quiet one.
+        Activity::Idle if due > now => due,
+        Activity::Idle => now + IDLE_INTERVAL,
     }
 }
 

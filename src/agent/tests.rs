@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use super::ledger::Account;
 use super::outbox::WAITING_PREFIX;
 use super::pipeline::{Activity, Pipeline};
 use super::plan::Plan;
-use super::{open_spool, spool_directory};
+use super::{ACTIVE_INTERVAL, IDLE_INTERVAL, next_look, open_spool, spool_directory};
 use crate::batch::decompress;
 use crate::clock::Now;
 use crate::config::{self, Config, Surroundings};
@@ -343,4 +343,17 @@ fn files_that_were_renamed_while_the_spool_was_full_are_found_after_a_kill() {
     bench.restart();
     bench.tick(1_000);
     assert_eq!(bench.pipeline.follower.files().count(), 5);
+}
+
+#[test]
+fn a_busy_log_stays_busy_however_often_the_doorbell_rings() {
+    let start = Instant::now();
+    let at = |passed_ms| start + Duration::from_millis(passed_ms);
+    let due = next_look(Activity::Active, start, start);
+    assert_eq!(due, start + ACTIVE_INTERVAL);
+    for rung_ms in [1, 5, 199] {
+        assert_eq!(next_look(Activity::Idle, due, at(rung_ms)), due, "woken after {rung_ms} ms");
+    }
+    assert_eq!(next_look(Activity::Idle, due, at(200)), at(200) + IDLE_INTERVAL);
+    assert_eq!(next_look(Activity::Busy, due, at(1)), at(1));
 }

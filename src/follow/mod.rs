@@ -27,7 +27,7 @@ pub use identity::Identity;
 pub use position::{KEY_PREFIX, Position};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
 
-use open::{Opened, Refusal};
+use open::{Listings, Opened, Refusal};
 use watch::directory_of;
 
 /// Files followed at once; further ones are named as a problem and not read.
@@ -146,7 +146,7 @@ impl Follower {
         let mut found = self.expand();
         let identities: BTreeMap<PathBuf, Identity> =
             found.keys().filter_map(|path| Some((path.clone(), open::identity_of(path)?))).collect();
-        let open_now = self.note_names(&identities);
+        let open_now = self.note_names(&identities, now);
         self.find_between(&found, now);
         found.retain(|path, _| identities.get(path).is_none_or(|identity| !open_now.contains_key(identity)));
         for (path, pattern) in &found {
@@ -200,7 +200,9 @@ impl Follower {
             self.notices.push(Notice::Rewritten { path: file.path.clone(), lost_bytes });
         }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
-        turn.finished &= !self.has_older(id);
+        if turn.finished && self.has_older(id) {
+            turn.finished = false;
+        }
         if turn.finished {
             let Some(file) = self.files.get(&id) else { return turn };
             self.notices.push(Notice::Closed { path: file.path.clone(), offset: file.offset() });
@@ -258,19 +260,19 @@ impl Follower {
     }
 
     /// Tells every open file whether a name still leads to it; gives the number of each.
-    fn note_names(&mut self, found: &BTreeMap<PathBuf, Identity>) -> BTreeMap<Identity, u64> {
+    fn note_names(&mut self, found: &BTreeMap<PathBuf, Identity>, now: Instant) -> BTreeMap<Identity, u64> {
         let mut open_now = BTreeMap::new();
         for file in self.files.values_mut() {
             open_now.insert(file.identity, file.id);
             match found.get(&file.path).copied().or_else(|| open::identity_of(&file.path)) {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
                 Some(_) => {
-                    if file.unnamed(true) {
+                    if file.unnamed(true, now) {
                         self.replaced.push(file.id);
                     }
                 }
                 None => {
-                    file.unnamed(false);
+                    file.unnamed(false, now);
                 }
             }
         }
@@ -287,10 +289,11 @@ impl Follower {
     /// Finds the files that had a name between two looks, and lost it again: those in the same directory whose name
     /// was made of it and that are younger than the file that had it when it was last seen.
     fn find_between(&mut self, found: &BTreeMap<PathBuf, String>, now: Instant) {
+        let mut listings = Listings::default();
         for id in std::mem::take(&mut self.replaced) {
             let Some(file) = self.files.get(&id) else { continue };
             let (name, pattern) = (file.path.clone(), file.pattern.clone());
-            let younger: Vec<Opened> = open::younger_siblings(&name, &file.position())
+            let younger: Vec<Opened> = open::younger_siblings(&name, &file.position(), &mut listings)
                 .into_iter()
                 .filter(|(path, opened)| !found.contains_key(path) && !self.is_open(opened.identity))
                 .map(|(_, opened)| opened)
@@ -300,7 +303,7 @@ impl Follower {
                 self.next_id += 1;
                 self.track(id, &name, &pattern, opened, 0, now, false);
                 if let Some(file) = self.files.get_mut(&id) {
-                    file.unnamed(true);
+                    file.unnamed(true, now);
                 }
             }
         }
@@ -309,8 +312,11 @@ impl Follower {
     /// Whether an older file that had the same name is still read.
     fn has_older(&self, id: u64) -> bool {
         let Some(file) = self.files.get(&id) else { return false };
-        let is_older =
-            |other: &Tracked| other.path == file.path && other.identity.born_ns < file.identity.born_ns;
+        // Names as they stand: a comparison of paths takes them apart, and there may be thousands.
+        let name = file.path.as_os_str();
+        let is_older = |other: &Tracked| {
+            other.identity.born_ns < file.identity.born_ns && other.path.as_os_str() == name
+        };
         self.files.values().any(is_older)
     }
 
@@ -401,13 +407,14 @@ impl Follower {
     /// Finds the files of the last run that no pattern names any more: a rotation while the agent was down
     /// leaves them in the same directory under another name. One that only cannot be looked at yet is waited for.
     fn find_moved(&mut self, now: Instant) {
+        let mut listings = Listings::default();
         for (id, saved) in std::mem::take(&mut self.saved) {
             if !self.options.patterns.contains(&saved.pattern) {
                 // The operator no longer names it.
                 self.removed.push(id);
                 continue;
             }
-            let sibling = open::find_sibling(&saved);
+            let sibling = open::find_sibling(&saved, &mut listings);
             match sibling {
                 Some((path, opened)) => {
                     self.saved.insert(id, saved.clone());
@@ -416,7 +423,7 @@ impl Follower {
                         // It keeps the name it had, so that the successor is seen to have taken it.
                         file.path = saved.path.clone();
                         let replaced = open::identity_of(&saved.path).is_some();
-                        if file.unnamed(replaced) && replaced {
+                        if file.unnamed(replaced, now) && replaced {
                             self.replaced.push(id);
                         }
                     }

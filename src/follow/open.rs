@@ -2,25 +2,32 @@
 //!
 //! Nothing here blocks on a FIFO or a device, and identity is always that of the opened file.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Blocked;
 use super::identity::{Identity, Tail, read_full_at};
 use super::position::Position;
 use super::watch::directory_of;
+use super::{Blocked, FILES_MAX};
 
 /// How far back a line start is looked for when a file is taken up at its end.
 const LINE_START_SEARCH_BYTES: u64 = 64 * 1024;
 
-/// Entries of a directory that are looked at when a moved file is sought.
-const SIBLINGS_MAX: usize = 10_000;
+/// Names of a directory that are looked at for rotated and moved files: as many logs as are followed, and nine older ones of each.
+const LISTED_MAX: usize = 10 * FILES_MAX;
 
 /// First bytes of a gzip member (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Endings of the names that compressors give. The name tells before the first bytes can: rotation makes the
+/// file first and compresses into it then.
+const COMPRESSED_ENDINGS: [&[u8]; 6] = [b"gz", b"bz2", b"xz", b"zst", b"lz4", b"Z"];
 
 /// An open regular file.
 pub(super) struct Opened {
@@ -72,6 +79,9 @@ pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
     if !metadata.is_file() {
         return Err(not_a_file());
     }
+    if is_compressed_name(path) {
+        return Err(compressed("compressed, as its name says; only plain text is followed"));
+    }
     // Non-blocking: the name may have become a FIFO since the look above.
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new()
@@ -86,14 +96,21 @@ pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
     let mut magic = [0; 2];
     let read = read_full_at(&file, &mut magic, 0).map_err(|error| refusal(&error))?;
     if read == 2 && magic == GZIP_MAGIC {
-        let message = "compressed; only plain text is followed (leave gzip out of access_log)".to_owned();
-        return Err(Refusal { state: "compressed", message });
+        return Err(compressed("compressed; only plain text is followed (leave gzip out of access_log)"));
     }
     Ok(Opened { identity: Identity::of(&metadata), file })
 }
 
 fn not_a_file() -> Refusal {
     Refusal { state: "not_a_file", message: "not a regular file".to_owned() }
+}
+
+fn compressed(message: &str) -> Refusal {
+    Refusal { state: "compressed", message: message.to_owned() }
+}
+
+fn is_compressed_name(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| COMPRESSED_ENDINGS.contains(&ending.as_bytes()))
 }
 
 fn refusal(error: &io::Error) -> Refusal {
@@ -137,42 +154,78 @@ pub(super) fn is_out_of_reach(saved: &Position) -> bool {
 }
 
 /// Looks in the directory of a saved position for the same file under another name.
-pub(super) fn find_sibling(saved: &Position) -> Option<(PathBuf, Opened)> {
-    let entries = std::fs::read_dir(directory_of(&saved.path)).ok()?;
-    for entry in entries.flatten().take(SIBLINGS_MAX) {
-        let path = entry.path();
-        if identity_of(&path) != Some(saved.identity) {
-            continue;
-        }
-        if let Ok(opened) = open(&path)
+pub(super) fn find_sibling(saved: &Position, listings: &mut Listings) -> Option<(PathBuf, Opened)> {
+    for path in listings.of_identity(&saved.path, saved.identity) {
+        if let Ok(opened) = open(path)
             && opened.identity == saved.identity
             // Without a birth the inode alone says too little; with one it is the file, truncated or not.
             && (saved.identity.born_ns != 0 || agrees(&opened.file, saved))
         {
-            return Some((path, opened));
+            return Some((path.clone(), opened));
         }
     }
     None
+}
+
+/// The names in directories, each listed once: thousands of logs of one directory may rotate at the same moment.
+#[derive(Default)]
+pub(super) struct Listings {
+    names: BTreeMap<PathBuf, BTreeSet<OsString>>,
+    identities: BTreeMap<PathBuf, BTreeMap<Identity, Vec<PathBuf>>>,
+}
+
+impl Listings {
+    /// The paths that rotation may have made of `name`.
+    fn rotated(&mut self, name: &Path) -> Vec<PathBuf> {
+        let Some(base) = name.file_name() else { return Vec::new() };
+        let directory = directory_of(name);
+        let names = self.names.entry(directory.clone()).or_insert_with(|| {
+            let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            entries.take(LISTED_MAX).map(|entry| entry.file_name()).collect()
+        });
+        let from_base = names.range::<OsStr, _>((Bound::Excluded(base), Bound::Unbounded));
+        from_base
+            .take_while(|name| name.as_bytes().starts_with(base.as_bytes()))
+            .filter(|name| is_rotated_name(name.as_bytes(), base.as_bytes()))
+            .map(|name| directory.join(name))
+            .collect()
+    }
+
+    /// The paths beside `name` that lead to a file.
+    fn of_identity(&mut self, name: &Path, identity: Identity) -> &[PathBuf] {
+        let directory = directory_of(name);
+        let paths = self.identities.entry(directory).or_insert_with_key(|directory| {
+            let mut paths: BTreeMap<Identity, Vec<PathBuf>> = BTreeMap::new();
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            for path in entries.take(LISTED_MAX).map(|entry| entry.path()) {
+                if let Some(identity) = identity_of(&path) {
+                    paths.entry(identity).or_default().push(path);
+                }
+            }
+            paths
+        });
+        paths.get(&identity).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// The files that rotation made of `name` after the file of `known` was born, oldest first: their names begin with
 /// it, and they do not begin with the bytes of `known`, which a copy of it would.
 ///
 /// Where the filesystem keeps no birth times there are none.
-pub(super) fn younger_siblings(name: &Path, known: &Position) -> Vec<(PathBuf, Opened)> {
-    let Some(base) = name.file_name() else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(directory_of(name)) else { return Vec::new() };
-    let mut younger: Vec<(PathBuf, Opened)> = entries
-        .flatten()
-        .take(SIBLINGS_MAX)
-        .filter(|entry| is_rotated_name(entry.file_name().as_bytes(), base.as_bytes()))
-        .filter_map(|entry| {
-            let path = entry.path();
-            let identity = identity_of(&path)?;
-            let same_disk = identity.device == known.identity.device;
-            if !same_disk || known.identity.born_ns == 0 || identity.born_ns <= known.identity.born_ns {
-                return None;
-            }
+pub(super) fn younger_siblings(
+    name: &Path,
+    known: &Position,
+    listings: &mut Listings,
+) -> Vec<(PathBuf, Opened)> {
+    let is_younger = |identity: &Identity| {
+        identity.device == known.identity.device && identity.born_ns > known.identity.born_ns
+    };
+    let mut younger: Vec<(PathBuf, Opened)> = listings
+        .rotated(name)
+        .into_iter()
+        .filter(|_| known.identity.born_ns != 0)
+        .filter_map(|path| {
+            let identity = identity_of(&path).filter(is_younger)?;
             let opened = open(&path).ok().filter(|opened| opened.identity == identity)?;
             let is_copy = known.head.length > 0 && known.head.matches(&opened.file).unwrap_or(true);
             (!is_copy).then_some((path, opened))

@@ -145,6 +145,23 @@ fn a_renamed_file_is_read_while_its_writer_holds_it_and_closed_after_the_grace()
 }
 
 #[test]
+fn what_workers_flush_into_a_log_at_its_rotation_is_read_however_quiet_it_was() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n");
+    assert_eq!(bench.taken(), ["1"]);
+    bench.now += ROTATE_GRACE * 2;
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "");
+    assert_eq!(bench.taken(), [""; 0]);
+    bench.append("a.log.1", "2\n");
+    bench.append("a.log", "3\n");
+    assert_eq!(bench.taken(), ["2", "3"]);
+    bench.now += ROTATE_GRACE;
+    bench.poll();
+    assert_eq!(bench.follower.ids().len(), 1, "closed after the grace");
+}
+
+#[test]
 fn a_moved_file_without_successor_is_followed_on() {
     let mut bench = Bench::new(&["a.log"]);
     bench.append("a.log", "1\n");
@@ -258,6 +275,84 @@ fn files_that_came_and_went_between_two_looks_are_read() {
     assert_eq!(bench.follower.ids().len(), 1, "the rotated ones are closed");
     bench.append("a.log", "5\n");
     assert_eq!(bench.taken(), ["5"]);
+}
+
+#[test]
+fn a_rotated_file_that_is_being_compressed_is_no_log() {
+    let mut bench = Bench::new(&["a.log*"]);
+    let mut exact = Bench::new(&["a.log"]);
+    for bench in [&mut bench, &mut exact] {
+        bench.append("a.log", "1\n");
+        assert_eq!(bench.taken(), ["1"]);
+        bench.rename("a.log", "a.log.1");
+        // The compressor has made its file and written nothing of it yet.
+        bench.append("a.log.1.gz", "");
+        bench.append("a.log", "2\n");
+        assert_eq!(bench.taken(), ["2"]);
+        bench.append("a.log.1.gz", [0x1f, 0x8b, 8, b'\n', 9, b'\n']);
+        fs::remove_file(bench.path("a.log.1")).expect("removed");
+        bench.append("a.log", "3\n");
+        assert_eq!(bench.taken(), ["3"]);
+    }
+}
+
+/// The least time in which all of `count` quiet files are asked for lines.
+fn turns_of(count: u32) -> Duration {
+    let mut bench = Bench::new(&["*.log"]);
+    for number in 0..count {
+        bench.append(&format!("{number}.log"), "");
+    }
+    bench.poll();
+    let ids = bench.follower.ids();
+    assert_eq!(ids.len(), count as usize);
+    let mut ask_all = || {
+        let began = Instant::now();
+        for id in &ids {
+            bench.follower.turn(*id, 1 << 20, bench.now, &mut |_| Flow::Continue);
+        }
+        began.elapsed()
+    };
+    (0..5).map(|_| ask_all()).min().expect("asked five times")
+}
+
+#[test]
+fn a_quiet_file_costs_the_same_among_many() {
+    // Were the others looked through for each file, a turn of it would take 32 times as long.
+    let (among_few, among_many) = (turns_of(20) / 20, turns_of(640) / 640);
+    assert!(among_many < among_few * 8, "{among_few:?} a file among 20, {among_many:?} among 640");
+}
+
+/// The time of the first look after `count` logs of one directory were rotated, by the same process or by the next.
+fn look_after_rotation_of(count: u32, restarts: bool) -> Duration {
+    let mut bench = Bench::new(&["*.log"]);
+    for number in 0..count {
+        bench.append(&format!("{number}.log"), "1\n");
+    }
+    assert_eq!(bench.taken().len(), count as usize);
+    let saved = bench.positions();
+    for number in 0..count {
+        let name = format!("{number}.log");
+        bench.rename(&name, &format!("{name}.1"));
+        bench.append(&name, "2\n");
+    }
+    if restarts {
+        bench.restart(&["*.log"], &saved);
+    }
+    let began = Instant::now();
+    bench.follower.scan(bench.now);
+    let passed = began.elapsed();
+    assert_eq!(bench.taken(), vec!["2"; count as usize]);
+    passed
+}
+
+#[test]
+fn a_rotation_costs_the_same_among_many() {
+    for restarts in [false, true] {
+        let look = |count| look_after_rotation_of(count, restarts);
+        let least = |count| (0..3).map(|_| look(count)).min().expect("three looks") / count;
+        let (among_few, among_many) = (least(20), least(320));
+        assert!(among_many < among_few * 5, "{restarts} {among_few:?} a file of 20, {among_many:?} of 320");
+    }
 }
 
 #[test]

@@ -107,7 +107,8 @@ pub struct Tracked {
     modified: (i64, i64),
     long: Option<LongLine>,
     name: Name,
-    grew_at: Instant,
+    /// When it last grew or lost its name: writers may hold it from then on.
+    still_since: Instant,
     error: Option<String>,
 }
 
@@ -136,7 +137,7 @@ impl Tracked {
             modified: modified(&metadata),
             long: None,
             name: Name::Present,
-            grew_at: now,
+            still_since: now,
             error: None,
         })
     }
@@ -193,9 +194,16 @@ impl Tracked {
     }
 
     /// The file is no longer found under its name; `replaced` when another file is. Tells whether that is news.
-    pub fn unnamed(&mut self, replaced: bool) -> bool {
+    ///
+    /// The grace begins with the news: a log that was quiet for long may be written to at its rotation, by workers
+    /// that flush their buffers into it before they open the next.
+    pub fn unnamed(&mut self, replaced: bool, now: Instant) -> bool {
         let name = if replaced { Name::Replaced } else { Name::Absent };
-        std::mem::replace(&mut self.name, name) != name
+        let is_news = std::mem::replace(&mut self.name, name) != name;
+        if is_news {
+            self.still_since = now;
+        }
+        is_news
     }
 
     /// Reads lines until the file is drained, about `bytes_max` are read (a line may be longer than any turn), or
@@ -274,7 +282,7 @@ impl Tracked {
             self.dirty = true;
         }
         if size != self.size || rewritten {
-            self.grew_at = now;
+            self.still_since = now;
         }
         self.size = size;
         if self.head.can_grow() && size > u64::from(self.head.length) {
@@ -356,7 +364,7 @@ impl Tracked {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
         turn: &mut Turn,
     ) -> io::Result<()> {
-        if self.name == Name::Present || now.saturating_duration_since(self.grew_at) < ROTATE_GRACE {
+        if self.name == Name::Present || now.saturating_duration_since(self.still_since) < ROTATE_GRACE {
             return Ok(());
         }
         let unlinked = self.file.metadata()?.nlink() == 0;
