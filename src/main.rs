@@ -48,15 +48,16 @@ fn dispatch(invocation: Invocation) -> Result<(), Failure> {
 
 /// Runs the agent until it is asked to stop; a reload begins it anew in the same process.
 fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>) -> Result<(), Failure> {
+    // First of all: a SIGHUP that nobody handles ends the process.
+    let doorbell = Arc::new(Doorbell::default());
+    edges::watch_signals(Arc::clone(&doorbell))
+        .map_err(|error| Failure::io("signals cannot be handled", &error))?;
     let mut config = load(flags, environment)?;
     cli::own_log::start(config.log, environment);
     if flags.contains_key("WATCHPOST_SUMO_URL") {
         tracing::warn!("--sumo-url shows the URL to everybody who can list processes; use --sumo-url-file");
     }
     raise_file_limit();
-    let doorbell = Arc::new(Doorbell::default());
-    edges::watch_signals(Arc::clone(&doorbell))
-        .map_err(|error| Failure::io("signals cannot be handled", &error))?;
     let at_start = env_file();
     let mut in_force: Option<Config> = None;
     loop {

@@ -100,6 +100,7 @@ const KNOWN_DIRECTIVES: &[(&str, &[&str])] = &[
             "Restart",
             "RestartSec",
             "RestartPreventExitStatus",
+            "RestartForceExitStatus",
             "TimeoutStopSec",
             "EnvironmentFile",
             "LoadCredential",
