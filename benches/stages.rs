@@ -221,7 +221,9 @@ impl Taker {
         let text = self.redactor.mask(line, &mut self.masked).unwrap_or(line);
         let timestamp = parsed.time_ms.unwrap_or(read_at());
         let limit = BATCH_BYTES_MAX as usize - 1;
-        let write = |out: &mut Vec<u8>| line::write(out, timestamp, text, line::Marks::default(), limit);
+        let write = |out: &mut Vec<u8>| {
+            line::write(out, timestamp, text, line::Marks::default(), limit);
+        };
         if self.builder.add(1, write) != Added::Yes {
             return;
         }

@@ -223,6 +223,7 @@ fn a_hundred_thousand_lines_of_garbage_are_all_accounted_for() {
     let records = receiver.records("watchpost/nginx/access");
     let cut = records.iter().filter(|record| record["truncated"] == true).collect::<Vec<_>>();
     assert_eq!(cut.len(), 4, "the long lines, cut and flagged");
+    assert_eq!(number(&status, "/web/totals/cut"), 4, "and counted");
     assert!(cut.iter().all(|record| record["original_bytes"].as_u64() >= Some(2_000_000)));
     assert!(records.iter().any(|record| record["escaped"] == true), "bytes that are no text are flagged");
     assert_summaries_add_up(&agent, &receiver, requests);

@@ -118,7 +118,6 @@ impl Sink<'_> {
         }
         self.account.read_line();
         self.account.filtered += u64::from(!wanted);
-        self.account.cut += u64::from(wanted && line.cut);
         match result {
             Ok(parsed) => {
                 route_text.clear();
@@ -151,9 +150,15 @@ impl Sink<'_> {
         let original_bytes = line.cut.then_some(line.length);
         let marks = line::Marks { original_bytes, partial: line.partial };
         let record_bytes_max = shipping.record_bytes_max;
-        let added = self.builder.add(1, |out| line::write(out, timestamp, text, marks, record_bytes_max));
+        let mut cut = false;
+        let added = self.builder.add(1, |out| {
+            cut = line::write(out, timestamp, text, marks, record_bytes_max);
+        });
         assert!(added != Added::TooLarge, "a record is cut to fit a batch of its own");
-        self.account.redacted += u64::from(redacted && added == Added::Yes);
+        if added == Added::Yes {
+            self.account.redacted += u64::from(redacted);
+            self.account.cut += u64::from(cut);
+        }
         added
     }
 }

@@ -16,8 +16,15 @@ pub struct Marks {
 
 /// Appends the record of a line, without a newline.
 ///
-/// The text is cut (and marked) so that the record stays within `record_bytes_max`.
-pub fn write(out: &mut Vec<u8>, timestamp: EpochMs, line: &[u8], marks: Marks, record_bytes_max: usize) {
+/// The text is cut (and marked) so that the record stays within `record_bytes_max`. Answers whether the record lacks
+/// a part of the line, for this limit or for an earlier one.
+pub fn write(
+    out: &mut Vec<u8>,
+    timestamp: EpochMs,
+    line: &[u8],
+    marks: Marks,
+    record_bytes_max: usize,
+) -> bool {
     let start = out.len();
     out.extend_from_slice(b"{\"timestamp\":");
     write_number(out, timestamp);
@@ -46,6 +53,7 @@ pub fn write(out: &mut Vec<u8>, timestamp: EpochMs, line: &[u8], marks: Marks, r
         out.extend_from_slice(b",\"escaped\":true");
     }
     out.push(b'}');
+    original.is_some()
 }
 
 /// Appends a number in decimal, without the allocation and the padding of the general way.
@@ -188,7 +196,12 @@ mod tests {
 
     fn record(line: &[u8], marks: Marks, limit: usize) -> serde_json::Value {
         let mut out = Vec::new();
-        write(&mut out, 1_764_000_000_123, line, marks, limit);
+        let cut = write(&mut out, 1_764_000_000_123, line, marks, limit);
+        assert_eq!(
+            cut,
+            out.windows(11).any(|part| part == b"\"truncated\""),
+            "the answer is what the record says"
+        );
         assert!(out.len() <= limit, "{} bytes of {limit}", out.len());
         assert!(out.starts_with(b"{\"timestamp\":1764000000123,\"log\":\""), "Sumo takes the leftmost time");
         serde_json::from_slice(&out).expect("a JSON object")
