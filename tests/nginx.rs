@@ -67,6 +67,13 @@ impl Nginx {
     }
 }
 
+impl Drop for Nginx {
+    /// The master ends its workers; killed, it would leave them behind.
+    fn drop(&mut self) {
+        self.process.end();
+    }
+}
+
 /// The `log_format` directive of a snippet.
 fn log_format_of(snippet: &str) -> String {
     let start = snippet.find("\nlog_format ").expect("a log_format") + 1;

@@ -21,6 +21,9 @@ pub(crate) const WATCHPOST: &str = env!("CARGO_BIN_EXE_watchpost");
 /// Longest wait for anything; a loaded machine is slow, a hung one must fail.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Longest wait for a process that is asked to end where nobody looks at how it ends.
+const END_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Between two looks at a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -125,6 +128,16 @@ impl Process {
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Asks it to stop, so that it can end the processes that it started itself, and kills it if it does not.
+    pub(crate) fn end(&mut self) {
+        let _ = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        let deadline = Instant::now() + END_PATIENCE;
+        while self.ended().is_none() && Instant::now() < deadline {
+            wait_out(LOOK_INTERVAL);
+        }
+        self.kill();
     }
 
     /// Asks it to stop and gives the exit code.
