@@ -214,7 +214,7 @@ impl Pipeline {
         Some(NewBatch {
             stream,
             labels: self.plan.labels(&self.config, stream, &self.host_name),
-            created_ms: Now::read().wall,
+            created_ms: self.now.wall,
             lines: batch.lines,
             records: batch.records,
             raw_bytes: batch.raw_bytes,

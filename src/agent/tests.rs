@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::doorbell::Doorbell;
 use super::ledger::Account;
 use super::outbox::WAITING_PREFIX;
-use super::pipeline::{Activity, Pipeline};
+use super::pipeline::{Activity, Parts, Pipeline};
 use super::plan::Plan;
 use super::{ACTIVE_INTERVAL, IDLE_INTERVAL, next_look, open_spool, spool_directory};
 use crate::batch::decompress;
 use crate::clock::Now;
 use crate::config::{self, Config, Surroundings};
+use crate::follow::HostFiles;
+use crate::follow::watch::DirectoryWatch;
 use crate::record::Stream;
 use crate::ship::Mailbox;
 use crate::status::Board;
@@ -62,8 +63,16 @@ fn pipeline(config: &Config, now: Now) -> Pipeline {
     let plan = Plan::new(config).expect("a plan");
     let spool = open_spool(config, now).expect("a spool");
     let mailbox = Arc::new(Mailbox::new(Box::new(|| {})));
-    let (board, doorbell) = (Arc::new(Board::new()), Arc::new(Doorbell::default()));
-    Pipeline::new(config.clone(), plan, spool, mailbox, board, &doorbell, now)
+    let parts = Parts {
+        config: config.clone(),
+        plan,
+        spool,
+        files: Arc::new(HostFiles),
+        watch: DirectoryWatch::new(|| {}),
+        mailbox,
+        board: Arc::new(Board::new()),
+    };
+    Pipeline::new(parts, now)
 }
 
 impl Bench {

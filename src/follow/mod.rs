@@ -10,6 +10,7 @@
 //!  lost its name ─► read to the end until it has stood still for ROTATE_GRACE ─► closed
 //! ```
 
+pub mod files;
 pub mod identity;
 mod open;
 mod position;
@@ -21,8 +22,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
+pub use files::{Files, HostFiles};
 pub use identity::Identity;
 pub use position::{KEY_PREFIX, Position};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
@@ -95,6 +98,7 @@ pub struct Blocked {
 
 /// All followed files.
 pub struct Follower {
+    host: Arc<dyn Files>,
     options: Options,
     files: BTreeMap<u64, Tracked>,
     blocked: BTreeMap<PathBuf, Blocked>,
@@ -117,6 +121,7 @@ impl Follower {
     /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`] are ours;
     /// `first_start` tells that there was no run before.
     pub fn new<'a>(
+        host: Arc<dyn Files>,
         options: Options,
         state: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         first_start: bool,
@@ -126,6 +131,7 @@ impl Follower {
             .collect();
         let next_id = saved.keys().next_back().map_or(1, |id| id + 1);
         Follower {
+            host,
             options,
             files: BTreeMap::new(),
             blocked: BTreeMap::new(),
@@ -144,8 +150,10 @@ impl Follower {
     /// Looks which files the patterns name now: opens new ones, notices renamed and removed ones.
     pub fn scan(&mut self, now: Instant) {
         let mut found = self.expand();
-        let identities: BTreeMap<PathBuf, Identity> =
-            found.keys().filter_map(|path| Some((path.clone(), open::identity_of(path)?))).collect();
+        let identities: BTreeMap<PathBuf, Identity> = found
+            .keys()
+            .filter_map(|path| Some((path.clone(), open::identity_of(&*self.host, path)?)))
+            .collect();
         let open_now = self.note_names(&identities, now);
         self.find_between(&found, now);
         found.retain(|path, _| identities.get(path).is_none_or(|identity| !open_now.contains_key(identity)));
@@ -248,7 +256,7 @@ impl Follower {
         let mut found = BTreeMap::new();
         self.blocked.retain(|_, blocked| !blocked.unlisted);
         for pattern in &self.options.patterns {
-            let (paths, problems) = open::expand(pattern);
+            let (paths, problems) = open::expand(&*self.host, pattern);
             for path in paths {
                 found.entry(path).or_insert_with(|| pattern.clone());
             }
@@ -264,7 +272,7 @@ impl Follower {
         let mut open_now = BTreeMap::new();
         for file in self.files.values_mut() {
             open_now.insert(file.identity, file.id);
-            match found.get(&file.path).copied().or_else(|| open::identity_of(&file.path)) {
+            match found.get(&file.path).copied().or_else(|| open::identity_of(&*self.host, &file.path)) {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
                 Some(_) => {
                     if file.unnamed(true, now) {
@@ -289,7 +297,7 @@ impl Follower {
     /// Finds the files that had a name between two looks, and lost it again: those in the same directory whose name
     /// was made of it and that are younger than the file that had it when it was last seen.
     fn find_between(&mut self, found: &BTreeMap<PathBuf, String>, now: Instant) {
-        let mut listings = Listings::default();
+        let mut listings = Listings::new(&self.host);
         for id in std::mem::take(&mut self.replaced) {
             let Some(file) = self.files.get(&id) else { continue };
             let (name, pattern) = (file.path.clone(), file.pattern.clone());
@@ -328,7 +336,7 @@ impl Follower {
         let at_end = self.first_scan && self.first_start && self.options.first_start_at_end;
         let start_at = match self.blocked.get(path) {
             Some(blocked) => blocked.start_at,
-            None if at_end => std::fs::metadata(path).ok().map(|metadata| metadata.len()),
+            None if at_end => self.host.stat(path).ok().map(|stat| stat.size),
             None => None,
         };
         if self.files.len() >= FILES_MAX {
@@ -337,7 +345,7 @@ impl Follower {
                 .insert(path.to_owned(), Blocked { state: "too_many", message, start_at, unlisted: false });
             return;
         }
-        let opened = match open::open(path) {
+        let opened = match open::open(&*self.host, path) {
             Ok(opened) => opened,
             Err(Refusal { state, message }) => {
                 self.blocked.insert(path.to_owned(), Blocked { state, message, start_at, unlisted: false });
@@ -353,7 +361,7 @@ impl Follower {
         match found.map(|(id, _)| *id) {
             Some(id) => self.resume(id, path, pattern, opened, now),
             None => {
-                let offset = start_at.map_or(0, |size| open::line_start_before(&opened.file, size));
+                let offset = start_at.map_or(0, |size| open::line_start_before(&*opened.file, size));
                 let id = self.next_id;
                 self.next_id += 1;
                 self.track(id, path, pattern, opened, offset, now, false);
@@ -364,7 +372,7 @@ impl Follower {
     /// Goes on with a file of the last run, if its bytes are still those that were read.
     fn resume(&mut self, id: u64, path: &Path, pattern: &str, opened: Opened, now: Instant) {
         let Some(saved) = self.saved.remove(&id) else { return };
-        if open::agrees(&opened.file, &saved) {
+        if open::agrees(&*opened.file, &saved) {
             self.track(id, path, pattern, opened, saved.offset, now, true);
         } else {
             self.notices.push(Notice::Rewritten { path: path.to_owned(), lost_bytes: 0 });
@@ -407,7 +415,7 @@ impl Follower {
     /// Finds the files of the last run that no pattern names any more: a rotation while the agent was down
     /// leaves them in the same directory under another name. One that only cannot be looked at yet is waited for.
     fn find_moved(&mut self, now: Instant) {
-        let mut listings = Listings::default();
+        let mut listings = Listings::new(&self.host);
         for (id, saved) in std::mem::take(&mut self.saved) {
             if !self.options.patterns.contains(&saved.pattern) {
                 // The operator no longer names it.
@@ -422,13 +430,13 @@ impl Follower {
                     if let Some(file) = self.files.get_mut(&id) {
                         // It keeps the name it had, so that the successor is seen to have taken it.
                         file.path = saved.path.clone();
-                        let replaced = open::identity_of(&saved.path).is_some();
+                        let replaced = open::identity_of(&*self.host, &saved.path).is_some();
                         if file.unnamed(replaced, now) && replaced {
                             self.replaced.push(id);
                         }
                     }
                 }
-                None if open::is_out_of_reach(&saved) => {
+                None if open::is_out_of_reach(&*self.host, &saved) => {
                     self.saved.insert(id, saved);
                 }
                 None => {

@@ -20,7 +20,7 @@ impl Bench {
     fn new(patterns: &[&str]) -> Bench {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = options(&directory, patterns, false);
-        let follower = Follower::new(options, std::iter::empty(), true);
+        let follower = Follower::new(Arc::new(HostFiles), options, std::iter::empty(), true);
         Bench { directory, follower, now: Instant::now(), lines: Vec::new() }
     }
 
@@ -65,7 +65,8 @@ impl Bench {
     /// A new process with what the old one made durable.
     fn restart(&mut self, patterns: &[&str], saved: &[StateChange]) {
         let entries = saved.iter().filter_map(|(key, value)| Some((key.as_slice(), value.as_deref()?)));
-        self.follower = Follower::new(options(&self.directory, patterns, false), entries, false);
+        self.follower =
+            Follower::new(Arc::new(HostFiles), options(&self.directory, patterns, false), entries, false);
     }
 
     fn positions(&mut self) -> Vec<StateChange> {
@@ -403,7 +404,12 @@ fn a_pattern_that_is_gone_is_forgotten() {
 fn the_very_first_start_may_begin_at_the_end_and_later_files_are_read_whole() {
     let mut bench = Bench::new(&["*.log"]);
     bench.append("old.log", "history\nunfinished");
-    bench.follower = Follower::new(options(&bench.directory, &["*.log"], true), std::iter::empty(), true);
+    bench.follower = Follower::new(
+        Arc::new(HostFiles),
+        options(&bench.directory, &["*.log"], true),
+        std::iter::empty(),
+        true,
+    );
     assert_eq!(bench.taken(), [""; 0]);
     bench.append("old.log", " line\n");
     bench.append("young.log", "whole\n");

@@ -3,14 +3,13 @@
 //! Invariants: a line is handed out once and only whole; the offset is always the start of a line; memory
 //! does not depend on the length of a line. Nothing here decides which files to open.
 
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use memchr::{memchr, memchr_iter, memrchr};
 
+use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
 use super::position::Position;
 
@@ -98,7 +97,7 @@ pub struct Tracked {
     pub identity: Identity,
     /// The position must be written at the next commit.
     pub dirty: bool,
-    file: File,
+    file: Box<dyn LogFile>,
     head: Head,
     tail: Tail,
     offset: u64,
@@ -118,23 +117,23 @@ impl Tracked {
         id: u64,
         path: PathBuf,
         pattern: String,
-        file: File,
+        file: Box<dyn LogFile>,
         offset: u64,
         now: Instant,
     ) -> io::Result<Tracked> {
-        let metadata = file.metadata()?;
+        let stat = file.stat()?;
         Ok(Tracked {
             id,
             path,
             pattern,
-            identity: Identity::of(&metadata),
+            identity: stat.identity,
             dirty: true,
-            head: Head::read(&file)?,
-            tail: Tail::read(&file, offset)?,
+            head: Head::read(&*file)?,
+            tail: Tail::read(&*file, offset)?,
             file,
             offset,
-            size: metadata.len(),
-            modified: modified(&metadata),
+            size: stat.size,
+            modified: stat.modified,
             long: None,
             name: Name::Present,
             still_since: now,
@@ -244,7 +243,7 @@ impl Tracked {
             if from >= self.size {
                 break;
             }
-            let read = read_full_at(&self.file, buffer, from)?;
+            let read = read_full_at(&*self.file, buffer, from)?;
             if read == 0 {
                 break;
             }
@@ -267,11 +266,10 @@ impl Tracked {
 
     /// Compares the file with what was read of it: growth, truncation, or other bytes under the position.
     fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
-        let metadata = self.file.metadata()?;
-        let (size, modified) = (metadata.len(), modified(&metadata));
+        let Stat { size, modified, .. } = self.file.stat()?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
-        let rewritten = size < self.offset || (touched && Tail::read(&self.file, self.offset)? != self.tail);
+        let rewritten = size < self.offset || (touched && Tail::read(&*self.file, self.offset)? != self.tail);
         self.modified = modified;
         if rewritten {
             turn.lost_bytes = Some(self.size.saturating_sub(self.offset));
@@ -286,7 +284,7 @@ impl Tracked {
         }
         self.size = size;
         if self.head.can_grow() && size > u64::from(self.head.length) {
-            self.head = Head::read(&self.file)?;
+            self.head = Head::read(&*self.file)?;
             self.dirty = true;
         }
         Ok(())
@@ -367,14 +365,14 @@ impl Tracked {
         if self.name == Name::Present || now.saturating_duration_since(self.still_since) < ROTATE_GRACE {
             return Ok(());
         }
-        let unlinked = self.file.metadata()?.nlink() == 0;
+        let unlinked = self.file.stat()?.links == 0;
         if self.name == Name::Absent && !unlinked {
             return Ok(());
         }
         let length = self.size.saturating_sub(self.offset);
         if length > 0 {
             let kept = length.min(LINE_BYTES_MAX as u64) as usize;
-            let read = read_full_at(&self.file, &mut buffer[..kept], self.offset)?;
+            let read = read_full_at(&*self.file, &mut buffer[..kept], self.offset)?;
             let cut = length > LINE_BYTES_MAX as u64;
             let bytes = match memrchr(b'\n', &buffer[..read]) {
                 // It grew between the look and now: an ordinary turn will take it.
@@ -391,10 +389,6 @@ impl Tracked {
         turn.finished = true;
         Ok(())
     }
-}
-
-fn modified(metadata: &Metadata) -> (i64, i64) {
-    (metadata.mtime(), metadata.mtime_nsec())
 }
 
 fn without_carriage_return(line: &[u8]) -> &[u8] {
