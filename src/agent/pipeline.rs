@@ -255,7 +255,8 @@ impl Pipeline {
             .with("epoch", self.spool.epoch())
             .with("held_batches", recovered.batches)
             .with("held_lines", recovered.lines)
-            .with("torn_tail_bytes", recovered.torn_tail_bytes);
+            .with("torn_tail_bytes", recovered.torn_tail_bytes)
+            .with("rotten_tail_bytes", recovered.rotten_tail_bytes);
         self.event(now, event);
         for (reason, loss) in &recovered.lost {
             let message = format!("damage in the spool cost {} lines ({})", loss.lines, reason.name());

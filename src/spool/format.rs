@@ -72,6 +72,15 @@ pub(super) const MAGIC: [u8; 4] = *b"WPSL";
 const HEADER_VERSION: u16 = 1;
 const FLAG_IGNORABLE: u8 = 1;
 
+/// Whether bytes are those that were written: the only place where a checksum is compared.
+pub(super) fn is_intact(bytes: &[u8], crc: u32) -> bool {
+    #[cfg(test)]
+    if super::tests::blind::is_on() {
+        return true;
+    }
+    crc32fast::hash(bytes) == crc
+}
+
 /// The kinds of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -110,7 +119,8 @@ impl Header {
     pub(super) fn decode(bytes: &[u8]) -> Option<Header> {
         let bytes = bytes.get(..HEADER_BYTES)?;
         let (covered, crc) = bytes.split_at(HEADER_BYTES - 4);
-        if covered[..4] != MAGIC || crc32fast::hash(covered).to_le_bytes() != crc {
+        let crc = u32::from_le_bytes(crc.try_into().ok()?);
+        if covered[..4] != MAGIC || !is_intact(covered, crc) {
             return None;
         }
         let mut reader = Reader(&covered[4..]);

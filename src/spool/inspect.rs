@@ -8,9 +8,9 @@ use std::io;
 use crate::record::{EpochMs, Stream};
 
 use super::disk::Disk;
-use super::format::{BatchMeta, DecodeError, Entry, Kind, SegmentHead, decode_checkpoint};
-use super::recover::{bodies, read_body};
-use super::walk::{Record, Step, Walker, segment_name, segment_number};
+use super::format::{BatchMeta, DecodeError, Entry, Kind, SegmentHead, decode_checkpoint, is_intact};
+use super::recover::{Found, bodies, find, read_body};
+use super::walk::{Record, Step, Walker, segment_name};
 use super::{AgentId, BatchId, Labels, OpenError};
 
 /// What is known of a batch's delivery.
@@ -76,17 +76,13 @@ pub struct SegmentView {
 /// # Errors
 /// [`OpenError::NewerFormat`] for what this release cannot read, [`OpenError::Io`] for all else.
 pub fn segments<D: Disk>(disk: &D) -> Result<Vec<SegmentView>, OpenError> {
-    let files = disk.list().map_err(|e| OpenError::io("list the spool", e))?;
-    let mut numbers: Vec<(u64, u64)> =
-        files.iter().filter_map(|file| Some((segment_number(&file.name)?, file.len))).collect();
-    numbers.sort_unstable();
     let mut log = Log { agent: AgentId::default(), settled: 0, older: None };
     let mut views = Vec::new();
-    for (number, len) in numbers {
-        views.push(log.segment(disk, number, len)?);
+    for Found { number, file, info, .. } in find(disk)? {
+        views.push((number, log.segment(disk, file, info.len)?));
     }
     log.judge(&mut views);
-    Ok(views)
+    Ok(views.into_iter().map(|(_, view)| view).collect())
 }
 
 /// The body of a batch, or `None` if it is damaged or no longer there.
@@ -96,7 +92,7 @@ pub fn segments<D: Disk>(disk: &D) -> Result<Vec<SegmentView>, OpenError> {
 pub fn batch_body<D: Disk>(disk: &D, batch: &BatchView) -> io::Result<Option<Vec<u8>>> {
     let name = segment_name(batch.segment);
     let body = super::walk::read(disk, &name, batch.body_offset, u64::from(batch.body_bytes))?;
-    let intact = body.len() as u64 == u64::from(batch.body_bytes) && crc32fast::hash(&body) == batch.body_crc;
+    let intact = body.len() as u64 == u64::from(batch.body_bytes) && is_intact(&body, batch.body_crc);
     Ok(intact.then_some(body))
 }
 
@@ -180,12 +176,12 @@ impl Log {
     }
 
     /// Only the end of the log says what is settled, and which bytes of older segments count.
-    fn judge(&self, views: &mut [SegmentView]) {
-        for view in views {
-            if let (Some((newest, older)), Some(number)) = (&self.older, segment_number(&view.name))
-                && number < *newest
+    fn judge(&self, views: &mut [(u64, SegmentView)]) {
+        for (number, view) in views {
+            if let Some((newest, older)) = &self.older
+                && *number < *newest
             {
-                let valid_len = older.iter().find(|(n, _)| *n == number).map_or(0, |(_, len)| *len);
+                let valid_len = older.iter().find(|(n, _)| n == number).map_or(0, |(_, len)| *len);
                 view.batches.retain(|b| b.body_offset + u64::from(b.body_bytes) <= valid_len);
             }
             for batch in &mut view.batches {

@@ -119,7 +119,7 @@ impl<D: Disk> Spool<D> {
         let mut spool = Spool {
             disk,
             agent: found.agent.unwrap_or(fresh.agent),
-            epoch: found.epoch + 1,
+            epoch: found.epoch + found.traces + 1,
             nonce_seed: fresh.nonce,
             recovery: found.recovery,
             next: found.image.tally.clone(),
@@ -163,7 +163,8 @@ impl<D: Disk> Spool<D> {
         self.agent
     }
 
-    /// The number of this start, from 1.
+    /// The number of this start, from 1. It rises each time, by more than one where an unclean stop left
+    /// files that cannot tell of which start they are: no two starts ever share a number.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }

@@ -15,7 +15,7 @@ use super::{Options, Spool};
 
 const QUARANTINE_BYTES_MAX: u64 = 64 << 20;
 /// The part of the cap that it may take.
-const QUARANTINE_DIVISOR: u64 = 16;
+pub(super) const QUARANTINE_DIVISOR: u64 = 16;
 const QUARANTINE_FILES_MAX: usize = 256;
 /// Of one damaged range, this many bytes are kept.
 const DAMAGE_BYTES_MAX: u64 = 1 << 20;

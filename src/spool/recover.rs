@@ -9,12 +9,15 @@ use crate::record::{Loss, LossReason};
 
 use super::disk::{Disk, FileInfo};
 use super::format::{
-    BatchMeta, DecodeError, Entry, Header, Kind, Prelude, SegmentHead, Totals, decode_checkpoint,
+    BatchMeta, DecodeError, Entry, HEADER_BYTES, Header, Kind, Prelude, SegmentHead, Totals,
+    decode_checkpoint, is_intact,
 };
-use super::walk::{Record, Step, Walker, read, segment_name, segment_number};
+use super::walk::{Record, SEGMENT_NUMBER_MAX, Step, Walker, read, segment_name, segment_number};
 use super::words::Sums;
 use super::{AgentId, DAMAGED_RANGES_MAX, DamagedRange, OpenError, Recovery, StateChange};
 
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: u64 = 512;
 /// Bytes that a key and a value take in a checkpoint besides their own.
 const CHANGE_OVERHEAD_BYTES: u64 = 9;
 
@@ -64,7 +67,10 @@ pub(super) fn change_bytes(changes: &[StateChange]) -> u64 {
 /// A segment that is on the disk.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
+    /// Its place in the log, by its first record.
     pub(super) number: u64,
+    /// The number in its file name: the same, unless somebody moved the file.
+    pub(super) file: u64,
     /// Bytes from its start that count.
     pub(super) valid_len: u64,
     /// Bytes it takes on the disk.
@@ -86,6 +92,8 @@ pub(super) struct Recovered {
     pub(super) held: Sums,
     /// Highest number of any segment file, used or not.
     pub(super) number_max: u64,
+    /// Files behind the newest first record that can be read. Each may be all that is left of a start.
+    pub(super) traces: u64,
     /// Files that hold nothing: reserved segments, removed ones that came back, failed starts.
     pub(super) stale: Vec<String>,
     /// Batches to be written anew, since their segment could not be made durable.
@@ -95,10 +103,22 @@ pub(super) struct Recovered {
     seq_seen: u64,
 }
 
-struct Found {
-    number: u64,
-    file: FileInfo,
+/// A segment file and what its first record says.
+pub(super) struct Found {
+    /// Its place in the log: by its first record, or else by its name.
+    pub(super) number: u64,
+    /// The number in its name.
+    pub(super) file: u64,
+    pub(super) info: FileInfo,
+    nonce: Option<u64>,
     head: Option<SegmentHead>,
+}
+
+/// How far the newest segment counts.
+struct End {
+    offset: u64,
+    /// Whether what follows cannot come from a torn write.
+    is_rotten: bool,
 }
 
 /// Reads all segments. Only the last one is made durable on the way, nothing is changed.
@@ -107,33 +127,43 @@ pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
     let newest = found.iter().rev().find_map(|found| found.head.clone());
     let mut log = Recovered::default();
     let mut first_seqs = Vec::new();
-    for Found { number, file, .. } in found {
-        log.number_max = number;
+    for Found { number, file, info, nonce, head } in found {
+        log.number_max = log.number_max.max(number).max(file);
+        let is_behind = newest.as_ref().is_none_or(|newest| newest.number < number.max(file));
+        // An empty file that takes space was set aside and never written to.
+        log.traces += u64::from(is_behind && (info.len > 0 || info.allocated == 0));
+        if head.is_some() && log.segments.iter().any(|s| s.number == number && s.nonce == nonce) {
+            // The same segment once more, under another name.
+            log.damage(file, 0, info.len);
+            log.stale.push(info.name);
+            continue;
+        }
         let valid = newest.as_ref().filter(|newest| number < newest.number).map(|newest| {
             newest.older.iter().find(|(older, _)| *older == number).map_or(0, |(_, valid_len)| *valid_len)
         });
-        if file.len == 0 || valid == Some(0) {
-            log.stale.push(file.name);
+        if info.len == 0 || valid == Some(0) {
+            log.stale.push(info.name);
             continue;
         }
         let valid_len = match valid {
             Some(valid_len) => valid_len,
             None => {
-                let end = durable_end(disk, number, file.len).map_err(|e| failed(&file.name, e))?;
-                log.recovery.torn_tail_bytes += file.len - end;
-                end
+                let end = durable_end(disk, file, info.len).map_err(|e| failed(&info.name, e))?;
+                log.leave_tail(file, info.len, &end);
+                end.offset
             }
         };
         let mut segment = Segment {
             number,
-            valid_len: valid_len.min(file.len),
-            allocated: file.allocated,
+            file,
+            valid_len: valid_len.min(info.len),
+            allocated: info.allocated,
             nonce: None,
             seq_last: 0,
             salvaged: valid.is_none(),
         };
-        if valid_len > file.len {
-            log.damage(number, file.len, valid_len - file.len);
+        if valid_len > info.len {
+            log.damage(file, info.len, valid_len - info.len);
         }
         let seen_before = log.seq_seen;
         log.fold(disk, &mut segment)?;
@@ -149,23 +179,27 @@ pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
     Ok(log)
 }
 
-/// All segments by number, each with its first record where that is whole.
-fn find<D: Disk>(disk: &D) -> Result<Vec<Found>, OpenError> {
+/// All segments in the order of the log, each with its first record where that is whole.
+pub(super) fn find<D: Disk>(disk: &D) -> Result<Vec<Found>, OpenError> {
     let files = disk.list().map_err(|e| OpenError::io("list the spool", e))?;
     let mut found = Vec::new();
-    for file in files {
-        let Some(number) = segment_number(&file.name) else { continue };
-        let step = Walker::new(disk, number, 0, file.len, None).step().map_err(|e| failed(&file.name, e))?;
+    for info in files {
+        let Some(file) = segment_number(&info.name) else { continue };
+        let mut walker = Walker::new(disk, file, 0, info.len, None);
+        let step = walker.step().map_err(|e| failed(&info.name, e))?;
         let head = match step {
-            Step::Record(record) => match understood(&file.name, record.header.kind())? {
-                Some(Some(Kind::Segment)) => understood(&file.name, SegmentHead::decode(&record.head))?,
+            Step::Record(record) => match understood(&info.name, record.header.kind())? {
+                Some(Some(Kind::Segment)) => understood(&info.name, SegmentHead::decode(&record.head))?,
                 _ => None,
             },
             _ => None,
         };
-        found.push(Found { number, file, head });
+        let head = head.filter(|head| head.number <= SEGMENT_NUMBER_MAX);
+        let number = head.as_ref().map_or(file, |head| head.number);
+        found.push(Found { number, file, info, nonce: walker.nonce(), head });
     }
-    found.sort_by_key(|found| found.number);
+    // Of two under one number, the one that bears it in its name comes first.
+    found.sort_by_key(|found| (found.number, found.number != found.file, found.file));
     Ok(found)
 }
 
@@ -183,10 +217,11 @@ fn understood<T>(name: &str, decoded: Result<T, DecodeError>) -> Result<Option<T
 }
 
 /// Where the valid part of a segment ends that nobody has passed a verdict on: at the first damage
-/// that is not known to have been durable.
-fn durable_end<D: Disk>(disk: &D, number: u64, len: u64) -> io::Result<u64> {
+/// that is not known to have been durable. Damage that no torn write leaves, with a whole record behind
+/// it, is not the end: it costs what it hit.
+fn durable_end<D: Disk>(disk: &D, file: u64, len: u64) -> io::Result<End> {
     let mut known = 0;
-    let mut walker = Walker::new(disk, number, 0, len, None);
+    let mut walker = Walker::new(disk, file, 0, len, None);
     loop {
         match walker.step()? {
             Step::Record(Record { header, .. }) => known = known.max(u64::from(header.durable_len)),
@@ -194,17 +229,55 @@ fn durable_end<D: Disk>(disk: &D, number: u64, len: u64) -> io::Result<u64> {
             Step::End => break,
         }
     }
-    let mut walker = Walker::new(disk, number, 0, len, None);
+    let mut walker = Walker::new(disk, file, 0, len, None);
+    let mut rotten = None;
     loop {
-        match walker.step()? {
-            Step::Record(record) if record.offset >= known && !bodies_intact(disk, number, &record)? => {
-                return Ok(record.offset);
+        let damaged = match walker.step()? {
+            Step::End => {
+                let offset = rotten.unwrap_or(walker.offset());
+                return Ok(End { offset, is_rotten: rotten.is_some() });
             }
-            Step::Damaged { offset, .. } if offset >= known => return Ok(offset),
-            Step::Record(_) | Step::Damaged { .. } => {}
-            Step::End => return Ok(walker.offset()),
+            Step::Record(record) => match bodies_intact(disk, file, &record)? {
+                true => {
+                    rotten = None;
+                    continue;
+                }
+                false => record.offset,
+            },
+            Step::Damaged { offset, .. } => offset,
+        };
+        if damaged < known {
+            continue;
         }
+        if may_be_torn(disk, file, damaged, walker.offset(), len)? {
+            return Ok(End { offset: rotten.unwrap_or(damaged), is_rotten: false });
+        }
+        rotten = rotten.or(Some(damaged));
     }
+}
+
+/// Whether a crash may have left a damaged record like that: cut at the end of the file, or with a sector
+/// that never reached the disk and so reads as zeros. Bytes that are all there and wrong are bit rot.
+fn may_be_torn<D: Disk>(disk: &D, file: u64, from: u64, to: u64, len: u64) -> io::Result<bool> {
+    let name = segment_name(file);
+    let header = read(disk, &name, from, HEADER_BYTES as u64)?;
+    let is_cut = match Header::decode(&header) {
+        Some(header) => from + header.record_len() > len,
+        None => header.len() < HEADER_BYTES,
+    };
+    if is_cut {
+        return Ok(true);
+    }
+    let mut at = from;
+    while at < to {
+        let end = (at + 1).next_multiple_of(SECTOR_BYTES).min(to);
+        let sector = read(disk, &name, at, end - at)?;
+        if sector.iter().all(|byte| *byte == 0) {
+            return Ok(true);
+        }
+        at = end;
+    }
+    Ok(false)
 }
 
 fn bodies_intact<D: Disk>(disk: &D, number: u64, record: &Record) -> io::Result<bool> {
@@ -242,19 +315,19 @@ pub(super) fn read_body<D: Disk>(
     meta: &BatchMeta,
 ) -> io::Result<Result<Vec<u8>, Vec<u8>>> {
     let body = read(disk, &segment_name(number), offset, u64::from(meta.body_len))?;
-    let intact = body.len() as u64 == u64::from(meta.body_len) && crc32fast::hash(&body) == meta.body_crc;
+    let intact = body.len() as u64 == u64::from(meta.body_len) && is_intact(&body, meta.body_crc);
     Ok(if intact { Ok(body) } else { Err(body) })
 }
 
 impl Recovered {
     /// Replays one segment; the order of segments is the order of the log.
     fn fold<D: Disk>(&mut self, disk: &D, segment: &mut Segment) -> Result<(), OpenError> {
-        let name = segment_name(segment.number);
-        let mut walker = Walker::new(disk, segment.number, 0, segment.valid_len, None);
+        let name = segment_name(segment.file);
+        let mut walker = Walker::new(disk, segment.file, 0, segment.valid_len, None);
         loop {
             match walker.step().map_err(|e| failed(&name, e))? {
                 Step::Record(record) => self.apply(&name, &record, segment)?,
-                Step::Damaged { offset, bytes } => self.damage(segment.number, offset, bytes),
+                Step::Damaged { offset, bytes } => self.damage(segment.file, offset, bytes),
                 Step::End => break,
             }
         }
@@ -318,6 +391,17 @@ impl Recovered {
         }
     }
 
+    /// Leaves out what stands behind the end. Rot is counted, with its bytes only: the lines in it count
+    /// as never put in, and are read again, since the state went back too.
+    fn leave_tail(&mut self, file: u64, len: u64, end: &End) {
+        let bytes = len - end.offset;
+        self.recovery.torn_tail_bytes += bytes;
+        if end.is_rotten {
+            self.recovery.rotten_tail_bytes += bytes;
+            self.damage(file, end.offset, bytes);
+        }
+    }
+
     /// Counts the batches that are still to be delivered; only now is it known which those are.
     fn count_held<D: Disk>(&mut self, disk: &D, seen_before: &[u64]) -> Result<(), OpenError> {
         let settled = self.image.tally.settled;
@@ -330,7 +414,7 @@ impl Recovered {
                 self.held.add(meta.sums());
                 Ok(())
             })
-            .map_err(|e| failed(&segment_name(segment.number), e))?;
+            .map_err(|e| failed(&segment_name(segment.file), e))?;
         }
         Ok(())
     }
@@ -343,7 +427,7 @@ impl Recovered {
         let known_lines = totals.delivered.lines + totals.dropped_lines + self.held.lines;
         let batches = seq.saturating_sub(known_batches);
         let loss = Loss { lines: lines.saturating_sub(known_lines), bytes: self.damaged_bytes };
-        if batches > 0 || loss.lines > 0 {
+        if batches > 0 || loss.lines > 0 || self.recovery.rotten_tail_bytes > 0 {
             totals.drop_batches(LossReason::Corrupted, batches, loss);
             self.recovery.lost.push((LossReason::Corrupted, loss));
         }
@@ -354,7 +438,7 @@ impl Recovered {
     fn settle_suspects<D: Disk>(&mut self, disk: &mut D) -> Result<(), OpenError> {
         let settled = self.image.tally.settled;
         for segment in &mut self.segments {
-            let name = segment_name(segment.number);
+            let name = segment_name(segment.file);
             let suspect = std::mem::take(&mut segment.salvaged);
             if !suspect || disk.sync(&name).is_ok() {
                 continue;
@@ -362,10 +446,10 @@ impl Recovered {
             segment.salvaged = true;
             self.recovery.salvaged = true;
             let salvage = &mut self.salvage;
-            let number = segment.number;
+            let file = segment.file;
             let disk = &*disk;
             each_batch(disk, segment, settled, |offset, meta| {
-                if let Ok(body) = read_body(disk, number, offset, &meta)? {
+                if let Ok(body) = read_body(disk, file, offset, &meta)? {
                     salvage.push((meta, body));
                 }
                 Ok(())
@@ -384,7 +468,7 @@ fn each_batch<D: Disk>(
     mut visit: impl FnMut(u64, BatchMeta) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut last = after;
-    let mut walker = Walker::new(disk, segment.number, 0, segment.valid_len, segment.nonce);
+    let mut walker = Walker::new(disk, segment.file, 0, segment.valid_len, segment.nonce);
     loop {
         match walker.step()? {
             Step::Record(record) if record.header.kind() == Ok(Some(Kind::Entry)) => {

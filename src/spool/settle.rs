@@ -19,7 +19,8 @@ use super::{BatchId, NewBatch, PendingBatch, SPLIT_PARTS_MAX, SettleError, Spool
 /// The oldest durable batch and where its body is.
 #[derive(Clone, Debug)]
 pub(super) struct Front {
-    segment: u64,
+    /// The number in its segment's file name.
+    file: u64,
     body_offset: u64,
     pub(super) meta: BatchMeta,
 }
@@ -32,8 +33,8 @@ impl<D: Disk> Spool<D> {
     pub fn oldest(&mut self) -> Option<PendingBatch> {
         loop {
             self.seek().ok()?;
-            let Front { segment, body_offset, meta } = self.front.clone()?;
-            match read_body(&self.disk, segment, body_offset, &meta).ok()? {
+            let Front { file, body_offset, meta } = self.front.clone()?;
+            match read_body(&self.disk, file, body_offset, &meta).ok()? {
                 Ok(body) => {
                     return Some(PendingBatch {
                         id: BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq },
@@ -75,7 +76,7 @@ impl<D: Disk> Spool<D> {
     pub fn lose(&mut self, seq: u64, reason: LossReason, now: Now) -> Result<(), SettleError> {
         let meta = self.front_at(seq)?;
         let front = self.front.clone().expect("checked just now");
-        let body = match read_body(&self.disk, front.segment, front.body_offset, &meta) {
+        let body = match read_body(&self.disk, front.file, front.body_offset, &meta) {
             Ok(Ok(body) | Err(body)) => body,
             Err(_) => Vec::new(),
         };
@@ -166,7 +167,7 @@ impl<D: Disk> Spool<D> {
                 continue;
             }
             let from = if number == self.cursor.0 { self.cursor.1 } else { 0 };
-            let mut walker = Walker::new(&self.disk, number, from, segment.valid_len, segment.nonce);
+            let mut walker = Walker::new(&self.disk, segment.file, from, segment.valid_len, segment.nonce);
             loop {
                 let record = match walker.step()? {
                     Step::Record(record) => record,
@@ -181,7 +182,7 @@ impl<D: Disk> Spool<D> {
                     bodies(record.offset, &record.header, &entry).find(|(_, meta)| meta.seq > settled);
                 if let Some((body_offset, meta)) = found {
                     self.cursor = (number, record.offset);
-                    self.front = Some(Front { segment: number, body_offset, meta: meta.clone() });
+                    self.front = Some(Front { file: segment.file, body_offset, meta: meta.clone() });
                     return Ok(());
                 }
             }

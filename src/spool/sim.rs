@@ -76,7 +76,9 @@ impl SimDisk {
             let mut content = file.durable.clone();
             if kept > 0 {
                 content.resize(file.dirty_from, 0);
-                for page in file.seen[file.dirty_from..file.dirty_from + kept].chunks(PAGE_BYTES) {
+                while content.len() < file.dirty_from + kept {
+                    let page_end = (content.len() + 1).next_multiple_of(PAGE_BYTES);
+                    let page = &file.seen[content.len()..page_end.min(file.dirty_from + kept)];
                     let lost = random.u8(0..8) == 0;
                     content.extend(page.iter().map(|byte| if lost { 0 } else { *byte }));
                 }

@@ -6,10 +6,12 @@
 use std::io;
 
 use super::disk::Disk;
-use super::format::{ALIGN_BYTES, HEADER_BYTES, Header, MAGIC};
+use super::format::{ALIGN_BYTES, HEADER_BYTES, Header, MAGIC, is_intact};
 
 /// A read that the device refuses is tried this often; then the bytes count as damaged.
 const READ_TRIES_MAX: usize = 3;
+/// No spool lives to make so many segments; a file of a higher number is not ours, and none is counted on from it.
+pub(super) const SEGMENT_NUMBER_MAX: u64 = 1 << 48;
 /// Bytes read at once while looking for the next record.
 const SCAN_CHUNK_BYTES: u64 = 64 << 10;
 
@@ -73,8 +75,7 @@ impl<'a, D: Disk> Walker<'a, D> {
         self.nonce = Some(header.nonce);
         self.offset = offset + header.record_len();
         let head = read(self.disk, &self.name, offset + HEADER_BYTES as u64, u64::from(header.head_len))?;
-        let intact =
-            head.len() == to_usize(u64::from(header.head_len)) && crc32fast::hash(&head) == header.head_crc;
+        let intact = head.len() == to_usize(u64::from(header.head_len)) && is_intact(&head, header.head_crc);
         Ok(match intact {
             true => Step::Record(Record { offset, header, head }),
             false => Step::Damaged { offset, bytes: self.offset - offset },
@@ -145,7 +146,7 @@ pub(super) fn segment_name(number: u64) -> String {
 pub(super) fn segment_number(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("seg-")?.strip_suffix(".log")?;
     let number = u64::from_str_radix(digits, 16).ok()?;
-    (segment_name(number) == name).then_some(number)
+    (segment_name(number) == name && number <= SEGMENT_NUMBER_MAX).then_some(number)
 }
 
 fn to_usize(count: u64) -> usize {

@@ -38,7 +38,7 @@ pub struct Fresh {
 pub struct BatchId {
     /// The installation.
     pub agent: AgentId,
-    /// Which start of the agent made it; rises by one each time.
+    /// Which start of the agent made it; rises each time.
     pub epoch: u64,
     /// Number of the batch, from 1, without gaps.
     pub seq: u64,
@@ -280,7 +280,7 @@ pub struct SpoolStatus {
 /// Bytes of a segment that could not be understood and had been durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedRange {
-    /// The segment's number.
+    /// The number in the segment's file name.
     pub segment: u64,
     /// First damaged byte.
     pub offset: u64,
@@ -299,6 +299,9 @@ pub struct Recovery {
     pub lines: u64,
     /// Bytes of a write that a crash cut short; nothing in them had been promised.
     pub torn_tail_bytes: u64,
+    /// Bytes at the end of the log that were whole and are not what was written: bit rot, no crash cuts
+    /// like that. The log goes back to before them, as after a torn write: their lines are read again.
+    pub rotten_tail_bytes: u64,
     /// Losses that this start discovered and counted.
     pub lost: Vec<(LossReason, Loss)>,
     /// Damage, lost batches or not; the first [`DAMAGED_RANGES_MAX`].

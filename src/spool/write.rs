@@ -81,7 +81,7 @@ impl<D: Disk> Spool<D> {
             let _ = self.open_segment(now);
         }
         let current = self.current.as_mut().expect("opened above");
-        let name = segment_name(current.segment.number);
+        let name = segment_name(current.segment.file);
         let durable_len = current.segment.valid_len;
         let mut len = durable_len;
         for queued in &self.queue {
@@ -151,6 +151,7 @@ impl<D: Disk> Spool<D> {
         let head_len = head.len() as u64;
         let segment = Segment {
             number,
+            file: number,
             valid_len: head_len,
             allocated: blocks(head_len).max(reserved),
             nonce: Some(nonce),
@@ -184,7 +185,7 @@ impl<D: Disk> Spool<D> {
     /// holds is durable already, so that a failure here costs nothing.
     pub(super) fn seal(&mut self) {
         let Some(current) = &mut self.current else { return };
-        let name = segment_name(current.segment.number);
+        let name = segment_name(current.segment.file);
         let durable_len = current.segment.valid_len;
         let Tally { seq, lines, .. } = self.durable.tally;
         let nonce = current.segment.nonce.expect("a segment of this run has its nonce");
@@ -205,8 +206,8 @@ impl<D: Disk> Spool<D> {
     /// disk works again, the next start takes those bytes for written.
     fn poison(&mut self) {
         let Some(mut current) = self.current.take() else { return };
-        let Segment { number, valid_len, .. } = current.segment;
-        current.segment.allocated = match self.disk.truncate(&segment_name(number), valid_len) {
+        let Segment { file, valid_len, .. } = current.segment;
+        current.segment.allocated = match self.disk.truncate(&segment_name(file), valid_len) {
             Ok(()) => blocks(valid_len),
             Err(_) => current.segment.allocated.max(blocks(valid_len + self.queue_bytes)),
         };
@@ -246,7 +247,7 @@ impl<D: Disk> Spool<D> {
             if !which(segment) {
                 return true;
             }
-            match disk.unlink(&segment_name(segment.number)) {
+            match disk.unlink(&segment_name(segment.file)) {
                 Ok(()) => false,
                 Err(error) => error.kind() != io::ErrorKind::NotFound,
             }

@@ -43,7 +43,7 @@ fn written() -> Vec<(String, Vec<u8>)> {
     files.map(|name| (name.clone(), disk.content(&name))).filter(|(_, bytes)| !bytes.is_empty()).collect()
 }
 
-fn read() -> Vec<(String, Vec<u8>)> {
+pub(super) fn read() -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(folder())
         .expect("the golden spool is part of the tree")
         .map(|entry| entry.unwrap())

@@ -10,12 +10,20 @@ use crate::record::Stream;
 use super::sim::SimDisk;
 use super::{AgentId, BatchState, Disk, Fresh, Labels, NewBatch, Options, Spool, batch_body, segments};
 
+macro_rules! check {
+    ($condition:expr, $($text:tt)*) => {
+        if !$condition { return Err(format!($($text)*)); }
+    };
+}
+
+pub(super) mod blind;
 mod cap;
 mod damage;
 mod directory;
 mod faults;
 mod golden;
 mod model;
+mod rot;
 
 const FRESH: Fresh = Fresh { agent: AgentId([7; 16]), nonce: 0x5EED };
 

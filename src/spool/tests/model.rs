@@ -114,12 +114,6 @@ struct Run {
     bytes: u8,
 }
 
-macro_rules! check {
-    ($condition:expr, $($text:tt)*) => {
-        if !$condition { return Err(format!($($text)*)); }
-    };
-}
-
 impl Run {
     fn new(disk: SimDisk) -> Run {
         let spool = Some(open(&disk));
