@@ -18,6 +18,8 @@ use super::{Degraded, Spool};
 
 const BACKOFF_MS_MIN: u64 = 1_000;
 const BACKOFF_MS_MAX: u64 = 60_000;
+/// A disk that is only full may have room again at any moment, and asking costs it little.
+const FULL_BACKOFF_MS_MAX: u64 = 2_000;
 /// One on the segment at hand, one on a new one.
 const WRITE_ATTEMPTS: usize = 2;
 
@@ -59,8 +61,10 @@ impl<D: Disk> Spool<D> {
             }
             self.poison();
         }
+        let longest_ms =
+            if failure.as_ref().is_some_and(is_full) { FULL_BACKOFF_MS_MAX } else { BACKOFF_MS_MAX };
         let reason = failure.map_or_else(String::new, |error| error.to_string());
-        Err(self.degrade(now, reason))
+        Err(self.degrade(now, reason, longest_ms))
     }
 
     fn written(&mut self) -> Result<(), Degraded> {
@@ -214,9 +218,9 @@ impl<D: Disk> Spool<D> {
         self.segments.push(current.segment);
     }
 
-    fn degrade(&mut self, now: Now, reason: String) -> Degraded {
+    fn degrade(&mut self, now: Now, reason: String, backoff_ms_max: u64) -> Degraded {
         let before = self.trouble.as_ref().map_or(0, |trouble| trouble.backoff_ms);
-        let backoff_ms = (before * 2).clamp(BACKOFF_MS_MIN, BACKOFF_MS_MAX);
+        let backoff_ms = (before * 2).clamp(BACKOFF_MS_MIN, backoff_ms_max);
         let next_retry = now.monotonic + Duration::from_millis(backoff_ms);
         self.trouble = Some(Trouble { reason: reason.clone(), backoff_ms, next_retry });
         Degraded { reason }

@@ -208,3 +208,22 @@ fn a_split_is_whole_or_not_there_wherever_it_is_cut() {
         }
     }
 }
+
+/// Somebody makes room on the disk: shipping must not wait a minute for it.
+#[test]
+fn a_disk_that_is_only_full_is_asked_again_within_seconds() {
+    let disk = SimDisk::default();
+    let mut spool = open(&disk);
+    spool.append(Some(batch(1, &[1; 20_000])), vec![]).unwrap();
+    disk.set_capacity(Some(1));
+    let mut now = at(0);
+    for _ in 0..10 {
+        assert!(spool.commit(now).is_err());
+        let next_retry = spool.next_retry().unwrap();
+        assert!(next_retry - now.monotonic <= Duration::from_secs(2));
+        now.monotonic = next_retry;
+    }
+    disk.set_capacity(None);
+    spool.retry(now).unwrap();
+    assert_eq!(drain(&mut spool).len(), 1);
+}
