@@ -151,16 +151,14 @@ fn assert_private_under(umask: &str) {
     assert_eq!(mode, expected, "umask {umask}");
 }
 
-#[test]
-fn s8_what_is_no_log_is_refused_without_hanging() {
-    let directory = directory();
-    let logs = directory.path().join("logs");
-    fs::create_dir(&logs).expect("a directory");
+fn fifo(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status().expect("mkfifo");
+    assert!(made.success());
+}
+
+/// Names that a pattern for logs finds, and that are no logs.
+fn plant_what_is_no_log(logs: &Path) {
     let at = |name: &str| logs.join(format!("{name}.access.log"));
-    let fifo = |path: &Path| {
-        let made = Command::new("mkfifo").arg(path).status().expect("mkfifo");
-        assert!(made.success());
-    };
     fifo(&at("fifo"));
     for device in ["zero", "tty", "random", "full", "null", "stdin"] {
         symlink(Path::new("/dev").join(device), at(device)).expect("a link");
@@ -172,8 +170,17 @@ fn s8_what_is_no_log_is_refused_without_hanging() {
     symlink(at("loop"), at("loop")).expect("a link to itself");
     symlink(at("pong"), at("ping")).expect("a link");
     symlink(at("ping"), at("pong")).expect("a link");
-    symlink(directory.path().join("nothing"), at("dangling")).expect("a link");
+    symlink(logs.join("nothing"), at("dangling")).expect("a link");
     fs::create_dir(at("directory")).expect("a directory");
+}
+
+#[test]
+fn s8_what_is_no_log_is_refused_without_hanging() {
+    let directory = directory();
+    let logs = directory.path().join("logs");
+    fs::create_dir(&logs).expect("a directory");
+    let at = |name: &str| logs.join(format!("{name}.access.log"));
+    plant_what_is_no_log(&logs);
     let _socket = UnixListener::bind(at("socket")).expect("a socket");
     fs::write(at("good"), log_line(0, 200) + "\n").expect("a log");
     fs::write(at("swapped"), log_line(1, 200) + "\n").expect("a log");

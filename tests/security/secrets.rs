@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -177,20 +178,25 @@ fn s4_no_secret_is_said_shipped_or_left() {
     note(wrong_settings(&agent, &url));
     assert_eq!(found(said_all.as_bytes()), [""; 0], "in what it said: {said_all}");
 
-    for body in proxy.bodies.lock().expect("no panic").iter() {
-        assert_eq!(found(&unpacked(body)), [""; 0], "in what it shipped");
-    }
-    for path in below(&directory.path().join("state")) {
-        let bytes = if path.is_file() { fs::read(&path).expect("it can be read") } else { Vec::new() };
-        assert_eq!(found(&bytes), [""; 0], "in {}", path.display());
-        assert_eq!(found(path.as_os_str().as_encoded_bytes()), [""; 0]);
-    }
+    assert_none_shipped_or_left(&proxy, &directory.path().join("state"));
     // The control: the proxy did get them all, so there was something to be quoted, logged and shipped.
     let heads = proxy.heads().join("\n");
     for canary in
         ["PathC4nary", "ZaVnC4dhaV2cAnArY", "dXNlcjpVcmxQYXNzdzByZEM0bmFyeQ", "cHJveHk6UHIweHlDNG5hcnk"]
     {
         assert!(heads.contains(canary), "{canary} was never sent: {heads}");
+    }
+}
+
+/// Looks into every batch that went out and every file of the state.
+fn assert_none_shipped_or_left(proxy: &Proxy, state: &Path) {
+    for body in proxy.bodies.lock().expect("no panic").iter() {
+        assert_eq!(found(&unpacked(body)), [""; 0], "in what it shipped");
+    }
+    for path in below(state) {
+        let bytes = if path.is_file() { fs::read(&path).expect("it can be read") } else { Vec::new() };
+        assert_eq!(found(&bytes), [""; 0], "in {}", path.display());
+        assert_eq!(found(path.as_os_str().as_encoded_bytes()), [""; 0]);
     }
 }
 

@@ -33,7 +33,7 @@ fn hostile_line(number: u64) -> Vec<u8> {
 #[track_caller]
 fn assert_text(what: &str, output: &Output, shows: &str) {
     for stream in [&output.stdout, &output.stderr] {
-        assert_eq!(acting(stream), [String::new(); 0], "{what}: {}", stream.escape_ascii());
+        assert_eq!(acting(stream), [""; 0], "{what}: {}", stream.escape_ascii());
     }
     assert!(said(output).contains(shows), "{what} does not show {shows:?}: {}", said(output));
 }
@@ -129,7 +129,7 @@ fn s5_no_output_about_a_running_agent_acts_on_the_terminal() {
     assert_eq!(agent.stop(), Some(0), "{}", agent.output());
     let own_log = agent.output();
     assert!(own_log.contains("owned"), "the name of the log is told: {own_log}");
-    assert_eq!(acting(own_log.as_bytes()), [String::new(); 0], "{own_log:?}");
+    assert_eq!(acting(own_log.as_bytes()), [""; 0], "{own_log:?}");
     let is_event = |line: &&str| line.len() > 20 && line.as_bytes()[4] == b'-' && line.as_bytes()[10] == b'T';
     assert!(own_log.lines().all(|line| is_event(&line)), "a forged line: {own_log}");
     // journald takes a number in angle brackets at the start of a line for its priority.
@@ -170,7 +170,7 @@ fn s5_the_own_log_on_a_terminal_has_no_escape() {
     wait_for("script to end", || process.ended());
     // The terminal itself turns a newline into return and newline.
     let text = String::from_utf8_lossy(&text).replace("\r\n", "\n");
-    assert_eq!(acting(text.as_bytes()), [String::new(); 0], "{text:?}");
+    assert_eq!(acting(text.as_bytes()), [""; 0], "{text:?}");
     assert!(text.contains("owned"), "{text}");
     // The control: escapes do pass through this terminal.
     let mut coloured = Command::new("script");
