@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use super::{directory, memory_kib, said};
-use crate::support::{Agent, WATCHPOST, log_line};
+use crate::support::{Agent, WATCHPOST, log_line, without_settings};
 
 /// Address space that `analyze` must do with, code and libraries included.
 const ADDRESS_SPACE_KIB: u64 = 256 * 1024;
@@ -29,7 +29,8 @@ fn bomb() -> Vec<u8> {
 /// Runs a shell command on a file with little memory.
 fn limited(command: &str, file: &Path) -> Output {
     let script = format!("ulimit -v {ADDRESS_SPACE_KIB}; {command}");
-    Command::new("sh").args(["-c", &script, WATCHPOST]).arg(file).output().expect("sh")
+    let mut shell = Command::new("sh");
+    without_settings(&mut shell).args(["-c", &script, WATCHPOST]).arg(file).output().expect("sh")
 }
 
 fn report_of(file: &Path) -> (Output, Value) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{ask, directory, memory_kib, said};
-use crate::support::{Agent, WATCHPOST, number};
+use crate::support::{Agent, WATCHPOST, binary, number};
 
 /// Makes the attack by names longer: requests, each of a host and a route of its own.
 const CARDINALITY: &str = "WATCHPOST_TEST_CARDINALITY";
@@ -49,7 +49,7 @@ fn s11_no_expression_takes_more_than_linear_time() {
     ] {
         let begun = Instant::now();
         let format = format!("regex:{pattern}");
-        let mut command = Command::new(WATCHPOST);
+        let mut command = binary();
         command.args(["analyze", "--json", "--access-log-format", &format]).arg(&log);
         let output = command.output().expect("it runs");
         assert_eq!(output.status.code(), Some(0), "{pattern}: {}", said(&output));

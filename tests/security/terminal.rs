@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use super::{acting, directory, said};
-use crate::support::{Agent, Process, Receiver, WATCHPOST, free_address, log_line, number, wait_for};
+use crate::support::{
+    Agent, Process, Receiver, WATCHPOST, binary, free_address, log_line, number, signal, wait_for,
+};
 
 /// Colours, a clear screen as C1, a window title (OSC), reordering, return, backspace, delete, isolates, marks, a line
 /// separator.
@@ -77,11 +79,11 @@ fn s5_no_output_of_a_command_acts_on_the_terminal() {
     assert_text("once", &agent.run(&["once"]), "host");
     assert_text("spool ls of nothing", &agent.run(&["spool", "ls"]), "there is no spool");
     assert_text("status of nobody", &agent.run(&["status"]), "no agent answers");
-    let shown = |arguments: &[&str]| Command::new(WATCHPOST).args(arguments).output().expect("it runs");
+    let shown = |arguments: &[&str]| binary().args(arguments).output().expect("it runs");
     assert_text("an unknown flag", &shown(&["run", &format!("--{HOSTILE}")]), "unexpected");
     assert_text("an unknown command", &shown(&[HOSTILE]), "unrecognized");
     assert_text("a wrong number", &shown(&["receiver", "--status", HOSTILE]), "invalid value");
-    let raw = Command::new(WATCHPOST).arg(OsStr::from_bytes(RAW)).output().expect("it runs");
+    let raw = binary().arg(OsStr::from_bytes(RAW)).output().expect("it runs");
     assert_text("a flag that is no text", &raw, "");
     for name in
         ["ACCESS_LOG_FORMAT", "SHIP_LINES", "HOST_NAME", "STATUS_ADDR", "HOST_SOURCES", "REDACT", "FIELDS"]
@@ -164,9 +166,11 @@ fn s5_the_own_log_on_a_terminal_has_no_escape() {
     let text = wait_for("the agent on a terminal", || {
         fs::read(&out).ok().filter(|text| memchr::memmem::find(text, b"following a file").is_some())
     });
-    let mut end = Command::new("pkill");
-    let ended = end.args(["-TERM", "-P", &process.id().to_string()]).status();
-    assert!(ended.is_ok_and(|status| status.success()), "the agent below script is asked to end");
+    let children =
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.id())).expect("the kernel tells");
+    for child in children.split_whitespace() {
+        signal(child.parse().expect("a process number"), "TERM");
+    }
     wait_for("script to end", || process.ended());
     // The terminal itself turns a newline into return and newline.
     let text = String::from_utf8_lossy(&text).replace("\r\n", "\n");
