@@ -1,28 +1,38 @@
 //! The binary: reads the command line and the environment, runs one command, turns its failure into an exit code.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use watchpost::agent::doorbell::Doorbell;
+use watchpost::agent::plan::read_regular;
 use watchpost::agent::{Agent, Ended, StartError, edges};
 use watchpost::cli::args::{self, Action, Invocation};
 use watchpost::cli::{self, Failure, exit};
 use watchpost::config::{self, Config, ENV_FILE_PATH, Layered, Surroundings};
 use watchpost::sources::SOURCES;
 
+/// The most bytes of the env file; the manual has 8 KiB.
+const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
+
 fn main() -> ExitCode {
     let invocation = match args::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { exit::USAGE } else { 0 });
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            // What was typed, or pasted, is quoted in it.
+            eprint!("{}", cli::printable_lines(&error.render().to_string()));
+            return ExitCode::from(exit::USAGE);
         }
     };
     match dispatch(invocation) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("watchpost: {failure}");
+            eprintln!("watchpost: {}", cli::printable_lines(&failure.to_string()));
             ExitCode::from(failure.code)
         }
     }
@@ -34,7 +44,9 @@ fn dispatch(invocation: Invocation) -> Result<(), Failure> {
     let load = || load(&flags, &environment);
     match action {
         Action::Run => run(&flags, &environment),
-        Action::Check => cli::check::run(&load()?),
+        Action::Check => {
+            cli::check::run(&load()?, &exposed_secrets(&flags, &environment, env_file().as_ref()))
+        }
         Action::Once => cli::once::run(&load()?),
         Action::Analyze { files, json } => cli::analyze::run(&files, json, &load()?),
         Action::Explain { line } => cli::explain::run(&line, &load()?),
@@ -58,7 +70,12 @@ fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>)
         tracing::warn!("--sumo-url shows the URL to everybody who can list processes; use --sumo-url-file");
     }
     raise_file_limit();
+    // Whatever the agent makes is its own, and its own to use, whoever starts it and how.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let at_start = env_file();
+    for warning in exposed_secrets(flags, environment, at_start.as_ref()) {
+        tracing::warn!("{warning}");
+    }
     let mut in_force: Option<Config> = None;
     loop {
         let agent = match Agent::start(config.clone(), Arc::clone(&doorbell)) {
@@ -66,7 +83,7 @@ fn run(flags: &BTreeMap<String, String>, environment: &BTreeMap<String, String>)
             // Settings that read well may still not do, such as a port in use.
             Err(error) => match in_force.take().filter(|before| *before != config) {
                 Some(before) => {
-                    tracing::error!("the settings stay as they were: {}", cannot_start(&error));
+                    tracing::error!("the settings stay as they were: {}", in_one_line(&cannot_start(&error)));
                     config = before;
                     continue;
                 }
@@ -108,17 +125,35 @@ fn reload(
     match load(flags, &environment) {
         Ok(config) => {
             tracing::info!("the settings were read again");
+            for warning in exposed_secrets(flags, &environment, Some(&file_now)) {
+                tracing::warn!("{warning}");
+            }
             config
         }
         Err(failure) => {
-            tracing::error!("the settings stay as they were: {failure}");
+            tracing::error!("the settings stay as they were: {}", in_one_line(&failure));
             in_force
         }
     }
 }
 
+/// A failure for the log, where one event is one line.
+fn in_one_line(failure: &Failure) -> String {
+    failure.message.lines().map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+/// What to say of files with secrets that everybody may read.
+fn exposed_secrets(
+    flags: &BTreeMap<String, String>,
+    environment: &BTreeMap<String, String>,
+    env_file: Option<&BTreeMap<String, String>>,
+) -> Vec<String> {
+    cli::exposure::of_files(&Layered { flags, environment }, Path::new(ENV_FILE_PATH), env_file)
+}
+
 fn env_file() -> Option<BTreeMap<String, String>> {
-    let text = std::fs::read_to_string(ENV_FILE_PATH).ok()?;
+    let bytes = read_regular(Path::new(ENV_FILE_PATH), ENV_FILE_BYTES_MAX)?;
+    let text = String::from_utf8(bytes).ok()?;
     match config::parse_env_file(&text) {
         Ok(variables) => Some(variables),
         Err(problem) => {

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Agent, Receiver, WATCHPOST, get, get_json, log_line, number, wait_for};
+use crate::support::{
+    Agent, Receiver, WATCHPOST, binary, get, get_json, log_line, number, wait_for, without_settings,
+};
 
 const USAGE: i32 = 64;
 const UNAVAILABLE: i32 = 69;
@@ -107,8 +109,7 @@ fn a_taken_status_port_says_what_to_do() {
 fn a_receiver_on_a_taken_port_ends_as_an_agent_does() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let output =
-        Command::new(WATCHPOST).args(["receiver", "--listen", &address]).output().expect("the receiver");
+    let output = binary().args(["receiver", "--listen", &address]).output().expect("the receiver");
     assert_eq!(output.status.code(), Some(UNAVAILABLE), "{}", said(&output));
     assert!(said(&output).contains(&address), "{}", said(&output));
 }
@@ -127,7 +128,7 @@ fn a_second_agent_on_the_same_state_is_refused() {
 
 #[test]
 fn an_unknown_flag_is_a_usage_error() {
-    let output = Command::new(WATCHPOST).args(["run", "--colour", "green"]).output().expect("it runs");
+    let output = binary().args(["run", "--colour", "green"]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(USAGE), "{}", said(&output));
 }
 
@@ -138,7 +139,7 @@ fn every_setting_is_also_a_flag() {
     let output = agent.run(&["check", "--spool-max", "nonsense"]);
     assert_eq!(output.status.code(), Some(SETTINGS), "{}", said(&output));
     assert!(said(&output).contains("--spool-max") || said(&output).contains("WATCHPOST_SPOOL_MAX"));
-    let help = Command::new(WATCHPOST).args(["run", "--help"]).output().expect("it runs");
+    let help = binary().args(["run", "--help"]).output().expect("it runs");
     assert!(said(&help).contains("--flush-interval"), "{}", said(&help));
 }
 
@@ -202,7 +203,9 @@ fn analyze_counts_as_an_independent_count_does() {
     let counted = String::from_utf8(counted.stdout).expect("text");
     // GNU time is not on every machine: the shell's own limit on memory is.
     let limited = format!("ulimit -v {}; exec \"$0\" analyze --json \"$1\"", MEMORY_KIB_MAX * 4);
-    let output = Command::new("sh").args(["-c", &limited, WATCHPOST]).arg(&log).output().expect("it runs");
+    let mut shell = Command::new("sh");
+    let shell = without_settings(&mut shell).args(["-c", &limited, WATCHPOST]).arg(&log);
+    let output = shell.output().expect("it runs");
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut statuses = 0;
@@ -225,11 +228,11 @@ fn analyze_counts_as_an_independent_count_does() {
     assert_eq!(report["status"].as_object().map(serde_json::Map::len), Some(statuses));
     assert_eq!(report["unparsed"], 0);
 
-    let from_gzip = Command::new(WATCHPOST).args(["analyze", "--json", packed]).output().expect("it runs");
+    let from_gzip = binary().args(["analyze", "--json", packed]).output().expect("it runs");
     let report: Value = serde_json::from_slice(&from_gzip.stdout).expect("JSON");
     assert_eq!(report["lines"], 9_999);
 
-    let mut child = Command::new(WATCHPOST)
+    let mut child = binary()
         .args(["analyze", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -242,7 +245,7 @@ fn analyze_counts_as_an_independent_count_does() {
 
 #[test]
 fn analyze_names_a_file_that_it_cannot_read() {
-    let output = Command::new(WATCHPOST).args(["analyze", "/nowhere/access.log"]).output().expect("it runs");
+    let output = binary().args(["analyze", "/nowhere/access.log"]).output().expect("it runs");
     assert_eq!(output.status.code(), Some(IO_ERROR));
     assert!(said(&output).contains("/nowhere/access.log"), "{}", said(&output));
 }
@@ -250,13 +253,13 @@ fn analyze_names_a_file_that_it_cannot_read() {
 #[test]
 fn explain_shows_each_field_or_why_there_is_none() {
     let line = log_line(7, 404).replace("/page/7", "/page/7?token=abc");
-    let output = Command::new(WATCHPOST).args(["explain", &line]).output().expect("it runs");
+    let output = binary().args(["explain", &line]).output().expect("it runs");
     let text = said(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     for part in ["404", "GET", "/page/{id}", "token=***"] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    let output = Command::new(WATCHPOST).args(["explain", "no such \x1b[31mline"]).output().expect("it runs");
+    let output = binary().args(["explain", "no such \x1b[31mline"]).output().expect("it runs");
     let text = said(&output);
     assert_eq!(output.status.code(), Some(0), "a line that does not parse is an answer: {text}");
     assert!(text.contains("unparsed") || text.contains("does not"), "{text}");
@@ -342,7 +345,7 @@ fn the_port_answers_each_path() {
 #[test]
 fn the_demo_ends_by_itself_with_a_balanced_account() {
     let directory = directory();
-    let output = Command::new(WATCHPOST)
+    let output = binary()
         .args(["demo", "--seconds", "12"])
         .env_clear()
         .env("TMPDIR", directory.path())

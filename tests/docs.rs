@@ -20,7 +20,7 @@ use words::{code_spans, commands, fenced, rows};
 const ARCHITECTURE_LINES_MAX: usize = 300;
 
 /// The documents.
-const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/security.md"];
 
 /// A document by the name of its file.
 struct Document<'a> {
@@ -220,7 +220,7 @@ fn command_lines(document: &Document<'_>) -> Vec<String> {
 
 /// Every file that a document names is in the tree.
 fn paths(document: &Document<'_>) -> Vec<String> {
-    let in_tree = r"(^|[\s`(])(\./)?((src|parsers|config|tests|benches)/[\w./-]*|[A-Z]+(\.md)?)($|[\s`),])";
+    let in_tree = r"(^|[\s`(])(\./)?((src|parsers|config|tests|benches|docs|\.cargo)/[\w./-]*|[A-Z]+(\.md)?)($|[\s`),])";
     let expression = regex::Regex::new(in_tree).expect("it compiles");
     let mut complaints = BTreeSet::new();
     let shell = fenced(document.text, "sh");

@@ -5,6 +5,7 @@ mod commands;
 mod docs;
 mod nginx;
 mod pipeline;
+mod security;
 mod shipped_config;
 mod support;
 mod tidy;

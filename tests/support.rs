@@ -18,6 +18,22 @@ use serde_json::Value;
 /// The binary under test.
 pub(crate) const WATCHPOST: &str = env!("CARGO_BIN_EXE_watchpost");
 
+/// A command of the binary under test without the settings of whoever runs the tests: theirs have the same prefix.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(WATCHPOST);
+    without_settings(&mut command);
+    command
+}
+
+/// Takes away what a binary below this command would take for a setting.
+pub(crate) fn without_settings(command: &mut Command) -> &mut Command {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("WATCHPOST_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// Longest wait for anything; a loaded machine is slow, a hung one must fail.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -202,7 +218,7 @@ impl Receiver {
 
     /// Comes back on the same address.
     pub(crate) fn resume(&mut self) {
-        let mut command = Command::new(WATCHPOST);
+        let mut command = binary();
         command
             .args(["receiver", "--listen", &self.address.to_string()])
             .arg("--store")

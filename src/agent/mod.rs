@@ -229,6 +229,9 @@ fn open_spool(config: &Config, now: Now) -> Result<AnySpool, StartError> {
     let path = config.state_dir.clone();
     let unusable = |source| StartError::StateDirectory { path: path.clone(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(unusable)?;
+    if let Some(danger) = others_may_change(&path) {
+        tracing::warn!("the state directory {}: {danger}", path.display());
+    }
     let disk = DirDisk::open(&spool_directory(config)).map_err(|error| classify(error, &path))?;
     let disk: Box<dyn Disk + Send> = Box::new(disk);
     let options = SpoolOptions {
@@ -244,6 +247,21 @@ fn open_spool(config: &Config, now: Now) -> Result<AnySpool, StartError> {
         nonce: u64::from_le_bytes(nonce.try_into().expect("8 bytes are left")),
     };
     Spool::open(disk, options, now, fresh).map_err(|error| classify(error, &path))
+}
+
+/// Why others than the agent's user and root could put a directory of theirs in place of the spool; `None` where they
+/// cannot. With the sticky bit each owner's entries are safe.
+pub fn others_may_change(directory: &std::path::Path) -> Option<String> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let metadata = directory.metadata().ok()?;
+    let mode = metadata.permissions().mode();
+    if metadata.uid() != 0 && metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Some(format!("it belongs to user {}, not to the agent's; chown it", metadata.uid()));
+    }
+    let is_open = mode & OTHERS_WRITE != 0 && mode & STICKY == 0;
+    is_open.then(|| format!("others may write to it (mode {:04o}); chmod 0700 it", mode & 0o7777))
 }
 
 /// What the spool leaves free on its filesystem: the web server's logs may need it more.

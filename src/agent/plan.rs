@@ -3,6 +3,9 @@
 //! Reads nginx.conf and what it includes; never a log. `check`, `once`, `explain` and the agent all ask here, so
 //! that they agree.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use watchpost_parsers::nginx_conf::{AccessLogDirective, Discovery, LogTarget, Place};
@@ -23,6 +26,9 @@ const NGINX_PREFIX: &str = "/usr/share/nginx";
 
 /// Files that one include may name; more are a mistake or an attack.
 const INCLUDED_FILES_MAX: usize = 1_000;
+
+/// Bytes of one file of nginx's configuration; a longer one is no configuration, and is not read.
+const CONFIGURATION_BYTES_MAX: u64 = 16 << 20;
 
 /// How the lines of a log read.
 #[derive(Clone, Debug)]
@@ -231,14 +237,14 @@ fn pattern_of(directive: &AccessLogDirective) -> Option<String> {
 
 /// What nginx.conf says; `None` when it cannot be read.
 fn discover(path: &Path) -> Option<Discovery> {
-    let text = std::fs::read(path).ok()?;
+    let text = read_regular(path, CONFIGURATION_BYTES_MAX)?;
     let mut include = |pattern: &str| -> Vec<(String, String)> {
         let Ok(paths) = glob::glob(pattern) else { return Vec::new() };
         paths
             .flatten()
             .take(INCLUDED_FILES_MAX)
             .filter_map(|path| {
-                let text = std::fs::read(&path).ok()?;
+                let text = read_regular(&path, CONFIGURATION_BYTES_MAX)?;
                 Some((path.display().to_string(), String::from_utf8_lossy(&text).into_owned()))
             })
             .collect()
@@ -247,6 +253,18 @@ fn discover(path: &Path) -> Option<Discovery> {
     let main_file = path.to_string_lossy();
     let place = Place { main_file: &main_file, prefix: NGINX_PREFIX, default_access_log: NGINX_DEFAULT_LOG };
     Some(nginx_conf::access_logs(&text, &place, &mut include))
+}
+
+/// What a regular file of at most so many bytes holds; anything else could hang the agent or fill its memory.
+pub fn read_regular(path: &Path, bytes_max: u64) -> Option<Vec<u8>> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(nonblocking).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = Vec::new();
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut text).ok()?;
+    (text.len() as u64 <= bytes_max).then_some(text)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use self::input::BLOCK_BYTES;
 use self::progress::{Metered, Progress};
 use self::report::{FileReport, Report};
 use self::tally::Tally;
-use super::{Failure, exit, grouped, printable};
+use super::{Failure, exit, grouped, printable, printable_json};
 use crate::agent::line_reader::LineReader;
 use crate::config::Config;
 
@@ -125,7 +125,8 @@ fn together(failures: Vec<Failure>) -> Result<(), Failure> {
 
 fn print(report: &Report, json: bool) -> Result<(), Failure> {
     let mut shown = if json {
-        serde_json::to_string_pretty(report).expect("a report has string keys and finite numbers")
+        let json = serde_json::to_string_pretty(report).expect("a report has string keys and finite numbers");
+        printable_json(json.as_bytes())
     } else {
         text::render(report)
     };

@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::analyze::write_out;
 use super::{Failure, exit, grouped, printable, runtime, size};
+use crate::agent::others_may_change;
 use crate::agent::plan::Plan;
 use crate::config::Config;
 use crate::follow::{Follower, HostFiles, Options};
@@ -29,33 +31,37 @@ impl Report {
     }
 
     fn good(&mut self, what: impl AsRef<str>) {
-        let _ = writeln!(self.text, "  ok    {}", what.as_ref());
+        let _ = writeln!(self.text, "  ok    {}", printable(what.as_ref().as_bytes()));
     }
 
     fn note(&mut self, what: impl AsRef<str>) {
-        let _ = writeln!(self.text, "  note  {}", what.as_ref());
+        let _ = writeln!(self.text, "  note  {}", printable(what.as_ref().as_bytes()));
     }
 
     fn problem(&mut self, what: impl AsRef<str>, cure: impl AsRef<str>) {
         self.problems += 1;
-        let _ = writeln!(self.text, "  FAIL  {}\n        {}", what.as_ref(), cure.as_ref());
+        let (what, cure) = (printable(what.as_ref().as_bytes()), printable(cure.as_ref().as_bytes()));
+        let _ = writeln!(self.text, "  FAIL  {what}\n        {cure}");
     }
 }
 
-/// Checks everything and prints the report.
+/// Checks everything and prints the report; `exposed` is what to say of files with secrets.
 ///
 /// # Errors
 /// 74 when something would not work, 78 when a format of the settings does not compile.
-pub fn run(config: &Config) -> Result<(), Failure> {
+pub fn run(config: &Config, exposed: &[String]) -> Result<(), Failure> {
     let plan = Plan::new(config).map_err(|error| Failure::new(exit::SETTINGS, error.to_string()))?;
     let mut report = Report::default();
     check_settings(&mut report, config);
+    for warning in exposed {
+        report.note(warning);
+    }
     check_logs(&mut report, &plan);
     check_sources(&mut report, config);
     check_state(&mut report, config);
     check_port(&mut report, config);
     check_delivery(&mut report, config)?;
-    print!("{}", report.text);
+    write_out(report.text.as_bytes())?;
     match report.problems {
         0 => Ok(()),
         1 => Err(Failure::new(exit::IO, "1 thing needs to be mended, see above")),
@@ -76,7 +82,7 @@ fn check_settings(report: &mut Report, config: &Config) {
 fn check_logs(report: &mut Report, plan: &Plan) {
     report.heading("access logs");
     for note in &plan.notes {
-        report.note(printable(note.as_bytes()));
+        report.note(note);
     }
     let patterns = plan.logs.iter().map(|log| log.pattern.clone()).collect();
     let options = Options { patterns, first_start_at_end: true };
@@ -84,12 +90,10 @@ fn check_logs(report: &mut Report, plan: &Plan) {
     follower.scan(Instant::now());
     for file in follower.files() {
         let log = plan.of(&file.pattern);
-        let path = printable(file.path.display().to_string().as_bytes());
-        report.good(format!("{path}: {}, format {}", size(file.size()), log.format_name));
+        report.good(format!("{}: {}, format {}", file.path.display(), size(file.size()), log.format_name));
     }
     for (path, blocked) in follower.blocked() {
-        let shown = printable(path.display().to_string().as_bytes());
-        report.problem(format!("{shown}: {}", blocked.message), cure_for(blocked.state, path));
+        report.problem(format!("{}: {}", path.display(), blocked.message), cure_for(blocked.state, path));
     }
     if plan.logs.is_empty() {
         report.note("none is followed (WATCHPOST_ACCESS_LOGS)");
@@ -109,17 +113,15 @@ fn cure_for(state: &str, path: &Path) -> String {
             "it is read from its start as soon as it appears; if the name is wrong, set WATCHPOST_ACCESS_LOGS"
                 .to_owned()
         }
-        "unreadable" => {
-            let path = printable(path.display().to_string().as_bytes());
-            match group_that_may_read(Path::new(&path)) {
-                Some(group) => format!(
-                    "let the agent join the group that may read it: SupplementaryGroups={group} in watchpost.service, or usermod -aG {group} watchpost"
-                ),
-                None => {
-                    format!("give the agent's user the right to read it: setfacl -m u:watchpost:r {path}")
-                }
-            }
-        }
+        "unreadable" => match group_that_may_read(path) {
+            Some(group) => format!(
+                "let the agent join the group that may read it: SupplementaryGroups={group} in watchpost.service, or usermod -aG {group} watchpost"
+            ),
+            None => format!(
+                "give the agent's user the right to read it: setfacl -m u:watchpost:r {}",
+                path.display()
+            ),
+        },
         "compressed" => "follow the plain log; compressed ones are for `watchpost analyze`".to_owned(),
         _ => "name a regular file in WATCHPOST_ACCESS_LOGS".to_owned(),
     }
@@ -157,6 +159,9 @@ fn check_sources(report: &mut Report, config: &Config) {
 fn check_state(report: &mut Report, config: &Config) {
     report.heading("state");
     let path = config.state_dir.as_path();
+    if let Some(danger) = others_may_change(path) {
+        report.note(format!("{}: {danger}", path.display()));
+    }
     match try_to_write(nearest_existing(path)) {
         Ok(()) => report.good(format!(
             "{}: can be written; the spool may take {}",

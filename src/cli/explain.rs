@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use watchpost_parsers::{AccessLine, Format, Parser, Unparsed, route};
 
 use super::analyze::{rfc3339, write_out};
-use super::{Failure, exit, grouped, printable};
+use super::{Failure, exit, grouped, printable, printable_json};
 use crate::agent::line_reader::LineReader;
 use crate::agent::plan::{LogPlan, Plan, Reading};
 use crate::batch::line::{self, Marks};
@@ -224,23 +224,7 @@ fn record(out: &mut String, line: &[u8], config: &Config, timestamp: EpochMs, ma
     // One byte of the limit of a batch is the newline behind the record.
     let record_bytes_max = config.batch_max_bytes as usize - 1;
     line::write(&mut record, timestamp, redacted.unwrap_or(line), marks, record_bytes_max);
-    let _ = write!(out, "record\n{}\n", json_for_terminal(&record));
-}
-
-/// The same JSON, with characters escaped that JSON allows and a terminal may act upon.
-fn json_for_terminal(json: &[u8]) -> String {
-    let mut out = String::with_capacity(json.len());
-    for character in String::from_utf8_lossy(json).chars() {
-        let mut bytes = [0; 4];
-        let as_text = character.encode_utf8(&mut bytes);
-        if printable(as_text.as_bytes()) == *as_text {
-            out.push(character);
-        } else {
-            // All of these are in the basic plane, so four digits do.
-            let _ = write!(out, "\\u{:04x}", u32::from(character));
-        }
-    }
-    out
+    let _ = write!(out, "record\n{}\n", printable_json(&record));
 }
 
 fn row(out: &mut String, label: &str, text: &str) {

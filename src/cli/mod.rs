@@ -5,6 +5,7 @@ pub mod args;
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod exposure;
 pub mod once;
 pub mod own_log;
 pub mod receiver;
@@ -149,7 +150,7 @@ pub fn printable(text: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for chunk in text.utf8_chunks() {
         for character in chunk.valid().chars() {
-            if character.is_control() || is_direction_mark(character) {
+            if acts_on_terminal(character) {
                 out.extend(character.escape_unicode());
             } else {
                 out.push(character);
@@ -162,9 +163,35 @@ pub fn printable(text: &[u8]) -> String {
     out
 }
 
-/// Characters that reorder what follows them, and so could make a line read as another.
-fn is_direction_mark(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// The same for a message of several lines: its newlines stay.
+pub fn printable_lines(text: &str) -> String {
+    text.split('\n').map(|line| printable(line.as_bytes())).collect::<Vec<_>>().join("\n")
+}
+
+/// The same JSON, of any number of lines, with what a terminal may act upon as JSON's own escapes.
+pub fn printable_json(json: &[u8]) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in String::from_utf8_lossy(json).chars() {
+        if character == '\n' || !acts_on_terminal(character) {
+            out.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            out.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    out
+}
+
+/// Whether a character does something else than show itself: C0, DEL and C1, what reorders or hides what stands
+/// around it (Unicode's bidirectional controls, joiners, tags), and the separators that some viewers take for a newline.
+pub(crate) fn acts_on_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// A number with separators between groups of three digits.
@@ -200,6 +227,17 @@ mod tests {
     fn nothing_printable_moves_the_cursor() {
         assert_eq!(printable(b"a\x1b[31mb\xff\r\xe2\x80\xae"), "a\\u{1b}[31mb\\xFF\\u{d}\\u{202e}");
         assert_eq!(printable("Grüße".as_bytes()), "Grüße");
+        assert_eq!(printable(b"\xc2\x9b2J\x9b\x7f"), "\\u{9b}2J\\x9B\\u{7f}");
+        assert_eq!(printable_lines("a\nb\r\x1b"), "a\nb\\u{d}\\u{1b}");
+    }
+
+    #[test]
+    fn json_for_a_terminal_is_the_same_json() {
+        let value = serde_json::json!({"a\u{202e}": "\u{7f}\u{9b}\u{e0041}\u{61c}ü\"\\\n"});
+        let shown = printable_json(value.to_string().as_bytes());
+        assert!(!shown.chars().any(acts_on_terminal), "{shown:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON"), value);
+        assert_eq!(printable_json(b"{}\n{\"a\":1}\n"), "{}\n{\"a\":1}\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::{Failure, exit};
+use super::{Failure, exit, printable_json};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::sources::{Host, Sample, to_json};
@@ -23,7 +23,8 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     wait_until(Instant::now() + SAMPLES_APART);
     let sample = host.sample(Now::read());
     let text = serde_json::to_string_pretty(&describe(&sample)).expect("numbers and texts are always JSON");
-    writeln!(std::io::stdout(), "{text}").map_err(|error| Failure::io("stdout cannot be written", &error))?;
+    writeln!(std::io::stdout(), "{}", printable_json(text.as_bytes()))
+        .map_err(|error| Failure::io("stdout cannot be written", &error))?;
     let failed = sample.sources.iter().any(|source| !source.ok && source.not_available.is_none());
     if sample.readings.is_empty() && failed {
         return Err(Failure::new(exit::IO, "no source could be read"));

@@ -1,8 +1,10 @@
 //! The agent's own log: to stderr, with journald's priorities where journald reads it.
+//!
+//! Must never let a text from outside begin a line of its own or act on a terminal.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, IsTerminal};
+use std::io;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -10,13 +12,11 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::printable;
 use crate::config::LogLevel;
 
 /// Set by systemd when stderr goes to the journal: systemd.exec(5).
 const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
-
-/// Set by people who want no colours: no-color.org.
-const NO_COLOR_VARIABLE: &str = "NO_COLOR";
 
 /// Begins to print. Later calls change nothing.
 pub fn start(level: LogLevel, environment: &BTreeMap<String, String>) {
@@ -25,7 +25,7 @@ pub fn start(level: LogLevel, environment: &BTreeMap<String, String>) {
     let _ = tracing_subscriber::fmt()
         .with_max_level(level.level())
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && !environment.contains_key(NO_COLOR_VARIABLE))
+        .with_ansi(false)
         .event_format(format)
         .try_init();
 }
@@ -57,8 +57,10 @@ where
                 write!(writer, " {level:5} ")?;
             }
         }
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        // Paths and answers of strangers stand in it: one event is one line, and none of it acts on a terminal.
+        let mut said = String::new();
+        context.field_format().format_fields(Writer::new(&mut said), event)?;
+        writeln!(writer, "{}", printable(said.as_bytes()))
     }
 }
 

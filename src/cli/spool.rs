@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
-use super::{Failure, chain, exit, grouped, printable, size};
+use super::{Failure, chain, exit, grouped, printable, printable_json, size};
 use crate::agent::spool_directory;
 use crate::batch::decompress;
 use crate::config::Config;
@@ -18,7 +18,8 @@ pub fn list(config: &Config) -> Result<(), Failure> {
     write_list(&mut out, &segments).and_then(|()| out.flush()).or_else(ignore_closed_pipe)
 }
 
-/// Prints the records of every batch that waits, or of one batch by its number.
+/// Prints the records of every batch that waits, or of one batch by its number: the same JSON as is sent, with what a
+/// terminal would act upon escaped.
 ///
 /// # Errors
 /// As [`list`]; 69 where there is no such batch, 74 where one is damaged.
@@ -39,7 +40,9 @@ pub fn cat(config: &Config, seq: Option<u64>) -> Result<(), Failure> {
         let body =
             batch_body(&disk, batch).map_err(|error| Failure::io("the spool cannot be read", &error))?;
         match body.and_then(|body| decompress(&body, batch.raw_bytes as usize)) {
-            Some(records) => out.write_all(&records).or_else(ignore_closed_pipe)?,
+            Some(records) => {
+                out.write_all(printable_json(&records).as_bytes()).or_else(ignore_closed_pipe)?
+            }
             None => damaged.push(batch.id.seq.to_string()),
         }
     }

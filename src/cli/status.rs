@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::printable_json;
 use crate::secret::Secret;
 
 mod view;
@@ -74,7 +75,7 @@ pub async fn run(
         return Err(StatusError::Foreign { address, what: "no ledger in its answer".to_owned() });
     }
     if json {
-        out.write_all(&body)?;
+        out.write_all(printable_json(&body).as_bytes())?;
     } else {
         out.write_all(view::render(&status).as_bytes())?;
     }

@@ -229,7 +229,9 @@ the port tells what this host serves.",
         default: "",
         secret: true,
         form: "printable ASCII without blanks",
-        meaning: "What readers of the status port must show: Authorization: Bearer TOKEN. Unset: nothing.",
+        meaning: "\
+What readers of the status port must show: Authorization: Bearer TOKEN. Unset: nothing. Who shows it
+may ask under any name that leads here; without a token, Host must be the address or this host's name.",
     },
     Setting {
         name: "WATCHPOST_LOG",

@@ -100,7 +100,8 @@ pub enum Decision {
 /// never ends is accepted: that is the destination's contract, and asking again would store the batch twice.
 pub fn classify(status: u16, headers: &HeaderMap, body_prefix: &[u8], now: SystemTime) -> Answer {
     let retry_after = retry_after(headers, now);
-    let told = told(body_prefix);
+    // A proxy that asks for credentials may quote those that it got, in whatever form.
+    let told = if status == 407 { None } else { told(body_prefix) };
     let message = |advice: Option<&str>| {
         let reason = StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
         let mut text = format!("{status} {}", reason.unwrap_or("without a known meaning").to_lowercase());

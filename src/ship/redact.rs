@@ -1,7 +1,8 @@
 //! Keeps the destination's credential out of every text that came from outside.
 //!
 //! A proxy's error page or a server's message may quote the address that was asked for. The host is no secret and
-//! helps the operator; user, password, path and query are, and none of them may be shown.
+//! helps the operator; user, password, path and query are, and none of them may be shown. Nor may the credentials of a
+//! header that is quoted: those of a proxy are not in the address.
 
 use reqwest::Url;
 
@@ -12,6 +13,8 @@ const TEXT_CHARACTERS_MAX: usize = 300;
 const SEGMENT_BYTES_MIN: usize = 8;
 /// Below this even the last part is no credential worth the name.
 const TOKEN_BYTES_MIN: usize = 4;
+/// Base64 of less than this names nobody with a password.
+const CREDENTIAL_BYTES_MIN: usize = 8;
 /// Parts of Sumo's own address that are the same for everyone.
 const PUBLIC_SEGMENTS: [&str; 5] = ["receiver", "http", "events", "collector", "v1"];
 
@@ -57,6 +60,7 @@ impl Redactor {
                 text = text.replace(needle.as_str(), "***");
             }
         }
+        let text = without_credentials(&text);
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(TEXT_CHARACTERS_MAX) {
@@ -64,6 +68,30 @@ impl Redactor {
             None => line,
         }
     }
+}
+
+/// Replaces what follows `Basic` or `Bearer`, as in a quoted `Authorization` or `Proxy-Authorization`.
+fn without_credentials(text: &str) -> String {
+    const SCHEMES: [&str; 2] = ["basic ", "bearer "];
+    let lower = text.to_ascii_lowercase();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(end) = SCHEMES
+        .iter()
+        .filter_map(|scheme| lower[at..].find(scheme).map(|found| at + found + scheme.len()))
+        .min()
+    {
+        out.push_str(&text[at..end]);
+        let rest = &text[end..];
+        let is_token = |c: char| c.is_ascii_alphanumeric() || "-._~+/=".contains(c);
+        let token = rest.find(|c| !is_token(c)).unwrap_or(rest.len());
+        // Shorter ones are words, as in "basic auth".
+        let shown = if token >= CREDENTIAL_BYTES_MIN { "***" } else { &rest[..token] };
+        out.push_str(shown);
+        at = end + token;
+    }
+    out.push_str(&text[at..]);
+    out
 }
 
 /// `%41` as `A`. Bytes that are not UTF-8 become the replacement character; a broken escape stays.
@@ -111,6 +139,16 @@ mod tests {
         check("http://localhost:1/tokenlong/in/the/middle/x1", "GET /tokenlong/in/the", "GET /***/in/the");
         check("http://localhost:1/receiver/v1/http", "receiver over http", "receiver over http");
         check("http://localhost:1", "plain text", "plain text");
+    }
+
+    #[test]
+    fn quoted_headers_lose_their_credentials() {
+        let url = "http://localhost";
+        check(url, "Proxy-Authorization: Basic cHg6c2VjcmV0 x", "Proxy-Authorization: Basic *** x");
+        check(url, r#"{"authorization":"bearer abc.def-12345=="}"#, r#"{"authorization":"bearer ***"}"#);
+        check(url, "BASIC cHg6c2VjcmV0 Bearer 12345678", "BASIC *** Bearer ***");
+        check(url, "basic auth is needed; basic ", "basic auth is needed; basic");
+        check(url, "é basic é", "é basic é");
     }
 
     #[test]

@@ -110,18 +110,20 @@ impl DirDisk {
     ///
     /// # Errors
     /// [`OpenError::Locked`] when another process holds it, [`OpenError::Symlink`] when a link stands in
-    /// its place, [`OpenError::Io`] for all else.
+    /// its place, [`OpenError::Foreign`] when it is another user's, [`OpenError::Io`] for all else.
     pub fn open(path: &Path) -> Result<DirDisk, OpenError> {
         match rustix::fs::mkdir(path, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(OpenError::io(format!("make {}", path.display()), error.into())),
         }
         let directory = open_directory(path)?;
+        refuse_foreign(&directory, &path.display().to_string())?;
         match rustix::fs::mkdirat(&directory, QUARANTINE_DIRECTORY, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(OpenError::io("make quarantine/", error.into())),
         }
         let quarantine = open_directory_at(&directory, QUARANTINE_DIRECTORY)?;
+        refuse_foreign(&quarantine, QUARANTINE_DIRECTORY)?;
         for folder in [&directory, &quarantine] {
             rustix::fs::fchmod(folder, Mode::RWXU).map_err(|e| OpenError::io("set the mode", e.into()))?;
         }
@@ -313,6 +315,16 @@ fn open_directory(path: &Path) -> Result<OwnedFd, OpenError> {
 
 fn open_directory_at(folder: &OwnedFd, name: &str) -> Result<OwnedFd, OpenError> {
     rustix::fs::openat(folder, name, DIRECTORY_FLAGS, Mode::empty()).map_err(|error| refused(name, error))
+}
+
+/// Fails when a folder is another user's: the mode would not keep its owner out, not even of root's files.
+fn refuse_foreign(folder: &OwnedFd, name: &str) -> Result<(), OpenError> {
+    let owner =
+        rustix::fs::fstat(folder).map_err(|e| OpenError::io(format!("look at {name}"), e.into()))?.st_uid;
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(OpenError::Foreign { name: name.to_owned(), owner })
 }
 
 /// A link in place of a file is ELOOP, in place of a folder ENOTDIR.

@@ -140,6 +140,16 @@ pub enum OpenError {
         /// Which file.
         name: String,
     },
+    /// A folder of the spool belongs to another user, who could change what is in it. Nothing was changed.
+    #[error(
+        "{name} belongs to user {owner}; run the agent as that user, or give it to the agent's (chown -R)"
+    )]
+    Foreign {
+        /// Which folder.
+        name: String,
+        /// Its owner's number.
+        owner: u32,
+    },
     /// A newer release wrote it. Nothing was changed.
     #[error("{name} was written by a newer release")]
     NewerFormat {

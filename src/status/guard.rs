@@ -1,8 +1,8 @@
 //! Who may ask: the method, the names of this port, the origin and the token.
 //!
 //! A browser on this machine can be made to ask any loopback port. So a request must name the port as it is bound (a
-//! rebound DNS name does not), must not come from a page of another origin, and must not change anything. Must never say
-//! which part of a credential was wrong.
+//! rebound DNS name does not) or show the token (which a rebound page does not have), must not come from a page of
+//! another origin, and must not change anything. Must never say which part of a credential was wrong.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -48,7 +48,7 @@ impl Refusal {
             Refusal::NoHost => "a request needs one Host header",
             Refusal::ForeignHost => {
                 "Host must name this port as it is bound, such as localhost and its port; \
-                 through a tunnel, forward the same port number"
+                 through a tunnel, forward the same port number; with a token any name will do"
             }
             Refusal::ForeignOrigin => "pages from elsewhere get no answer here",
             Refusal::Unauthorized => "this port needs its token (WATCHPOST_STATUS_TOKEN)",
@@ -70,8 +70,9 @@ impl Keys {
         Keys { accepted }
     }
 
-    fn open(&self, headers: &HeaderMap) -> bool {
-        let Some(accepted) = &self.accepted else { return true };
+    /// Whether a request shows the token; never where there is none.
+    fn are_shown(&self, headers: &HeaderMap) -> bool {
+        let Some(accepted) = &self.accepted else { return false };
         let offered = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
         let Some((offered_scheme, offered)) = offered.and_then(scheme_and_credentials) else { return false };
         // Both are compared whole, so that the time tells nothing of which one was near.
@@ -99,13 +100,22 @@ pub(super) fn check<Body>(
         |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| names_port(name, local, host_name));
     // In absolute form the target's authority stands above Host (RFC 9112, 3.2.2); both must be ours.
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    if !is_ours(host.as_bytes()) || !authority.is_none_or(is_ours) {
+    let is_named = is_ours(host.as_bytes()) && authority.is_none_or(is_ours);
+    let is_shown = keys.are_shown(headers);
+    let is_open = OPEN_PATHS.contains(&request.uri().path());
+    // Where the port has a token, that is the proof, and Host may be any name by which the operator reaches it. The
+    // open paths need no token, so there the name must do.
+    let wants_token = keys.accepted.is_some() && !is_open;
+    if !is_named && !is_shown && !wants_token {
         return Err(Refusal::ForeignHost);
     }
-    if comes_from_elsewhere(headers, is_ours) {
+    // A page under such a name is of the origin that Host says; others stay foreign, whoever holds the token: a
+    // browser sends what it has stored along with requests of any page.
+    let is_same = |name: &[u8]| is_ours(name) || (is_shown && name.eq_ignore_ascii_case(host.as_bytes()));
+    if comes_from_elsewhere(headers, is_same) {
         return Err(Refusal::ForeignOrigin);
     }
-    if !OPEN_PATHS.contains(&request.uri().path()) && !keys.open(headers) {
+    if wants_token && !is_shown {
         return Err(Refusal::Unauthorized);
     }
     Ok(())
@@ -135,11 +145,11 @@ fn names_port(name: &str, local: SocketAddr, host_name: Option<&str>) -> bool {
 }
 
 /// Whether a browser says that a page of another origin asks. Other clients send none of these headers.
-fn comes_from_elsewhere(headers: &HeaderMap, is_ours: impl Fn(&[u8]) -> bool) -> bool {
+fn comes_from_elsewhere(headers: &HeaderMap, is_same: impl Fn(&[u8]) -> bool) -> bool {
     let foreign_origin = headers
         .get_all(header::ORIGIN)
         .iter()
-        .any(|origin| !origin.as_bytes().strip_prefix(b"http://").is_some_and(&is_ours));
+        .any(|origin| !origin.as_bytes().strip_prefix(b"http://").is_some_and(&is_same));
     // Requests without CORS carry no Origin, but Fetch Metadata (W3C) tells. Following a link to the page is no theft.
     let value = |name: &str| headers.get(name).map(|value| value.as_bytes());
     let foreign_site = !matches!(value("sec-fetch-site"), None | Some(b"same-origin" | b"none"));
@@ -265,6 +275,32 @@ mod tests {
             check_key(Some(wrong), Err(Refusal::Unauthorized));
         }
         check_key(None, Err(Refusal::Unauthorized));
+    }
+
+    /// A rebound page does not know the token, so whoever shows it may call the port as he likes.
+    #[test]
+    fn with_the_token_any_name_will_do() {
+        const SHOWN: (&str, &str) = ("authorization", "Bearer s3cret!");
+        const FOREIGN: (&str, &str) = ("host", "web1.corp.example");
+        let check_head = |token: Option<&str>, head: &[(&str, &str)], expected: Result<(), Refusal>| {
+            assert_eq!(check_request("10.0.0.5:7866", token, head), expected, "{token:?} {head:?}");
+        };
+        check_head(Some("s3cret!"), &[FOREIGN, SHOWN], Ok(()));
+        check_head(Some("s3cret!"), &[FOREIGN], Err(Refusal::Unauthorized));
+        check_head(Some("other"), &[FOREIGN, SHOWN], Err(Refusal::Unauthorized));
+        check_head(None, &[FOREIGN, SHOWN], Err(Refusal::ForeignHost));
+        let own_page = ("origin", "http://WEB1.corp.example");
+        check_head(Some("s3cret!"), &[FOREIGN, SHOWN, own_page], Ok(()));
+        check_head(Some("s3cret!"), &[FOREIGN, own_page], Err(Refusal::ForeignOrigin));
+        for page in ["http://evil.example", "null", "https://web1.corp.example"] {
+            check_head(Some("s3cret!"), &[FOREIGN, SHOWN, ("origin", page)], Err(Refusal::ForeignOrigin));
+        }
+        check_head(
+            Some("s3cret!"),
+            &[FOREIGN, SHOWN, ("sec-fetch-site", "cross-site")],
+            Err(Refusal::ForeignOrigin),
+        );
+        check_head(Some("s3cret!"), &[FOREIGN, FOREIGN, SHOWN], Err(Refusal::NoHost));
     }
 
     #[test]

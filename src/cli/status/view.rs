@@ -6,6 +6,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::cli::acts_on_terminal;
+
 /// Columns of the name before each row.
 const LABEL_WIDTH: usize = 10;
 /// Files and virtual hosts that are shown; the rest is counted.
@@ -169,13 +171,9 @@ fn text(value: &Value) -> String {
     std::iter::once('…').chain(shown.chars().skip(skipped)).collect()
 }
 
-/// Replaces what a terminal acts upon: C0, DEL, C1, and the marks that reorder text (Unicode bidirectional controls).
+/// Replaces what a terminal acts upon.
 fn clean(text: &str) -> String {
-    let acts = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if acts_on_terminal(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn number(value: &Value) -> String {
