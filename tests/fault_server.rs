@@ -177,21 +177,40 @@ impl FaultServer {
     pub(crate) fn at(address: SocketAddr) -> FaultServer {
         let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared::default());
-        let thread = std::thread::spawn({
-            let shared = Arc::clone(&shared);
-            move || {
-                for stream in listener.incoming().flatten() {
-                    if shared.is_over() {
-                        return;
-                    }
-                    shared.connections.fetch_add(1, Ordering::Relaxed);
-                    let shared = Arc::clone(&shared);
-                    std::thread::spawn(move || serve(stream, &shared));
+        let mut server = FaultServer { address, shared: Arc::default(), thread: None };
+        server.listen(listener);
+        server
+    }
+
+    fn listen(&mut self, listener: TcpListener) {
+        let shared = Arc::clone(&self.shared);
+        self.thread = Some(std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if shared.is_over() {
+                    return;
                 }
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || serve(stream, &shared));
             }
-        });
-        FaultServer { address, shared, thread: Some(thread) }
+        }));
+    }
+
+    /// Goes away with every connection; nobody listens any more.
+    pub(crate) fn leave(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // Wakes the accepting thread, which then sees that it is over.
+        let woken = TcpStream::connect(self.address);
+        if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
+            let _ = thread.join();
+        }
+    }
+
+    /// Listens again, where it did.
+    pub(crate) fn come_back(&mut self) {
+        self.shared.stop.store(false, Ordering::Relaxed);
+        self.close_idle();
+        self.listen(TcpListener::bind(self.address).expect("the port is free again"));
     }
 
     /// The URL to send to, for a name or an address of this host.
@@ -267,12 +286,7 @@ impl FaultServer {
 
 impl Drop for FaultServer {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        // Wakes the accepting thread, which then sees that it is over.
-        let woken = TcpStream::connect(self.address);
-        if let (Ok(_), Some(thread)) = (woken, self.thread.take()) {
-            let _ = thread.join();
-        }
+        self.leave();
     }
 }
 

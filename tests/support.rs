@@ -316,6 +316,11 @@ impl Agent {
         self.process.as_ref().expect("it runs").id()
     }
 
+    /// The exit code, if it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.process.as_mut().expect("it was started").ended()
+    }
+
     /// kill -9.
     pub(crate) fn kill(&mut self) {
         self.process.as_mut().expect("it runs").kill();

@@ -86,6 +86,9 @@ pub(super) fn condense(error: reqwest::Error) -> String {
         if error.to_string() == "dns error" {
             said.push("dns".to_owned());
         }
+        if error.to_string().ends_with("proxy authorization required") {
+            return format!("{stage}: the proxy asks for credentials; correct HTTPS_PROXY");
+        }
         deepest = Some(error);
         cause = error.source();
     }
