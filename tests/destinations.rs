@@ -140,6 +140,17 @@ impl Lane {
         self.suffers((state, words), |server| server.stand(act), FaultServer::mend)
     }
 
+    /// The same from an act that comes once and takes so long that nobody should wait for it twice.
+    #[track_caller]
+    fn outlasts(&mut self, act: crate::fault_server::Act, words: &str) {
+        self.server.play([act]);
+        self.write(LINES);
+        let told = self.wait(words, |status| number(status, "/delivery/failures") > 0);
+        let delivery = &told["delivery"];
+        assert!(delivery["last_error"].as_str().is_some_and(|error| error.contains(words)), "{delivery}");
+        self.wait_shipped(words);
+    }
+
     /// Stops the agent. Every line has arrived once and in order, nothing was repeated without need or with a change,
     /// and the address is nowhere.
     #[track_caller]

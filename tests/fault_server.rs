@@ -89,6 +89,7 @@ pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Act {
 struct Seen {
     head: String,
     body: Vec<u8>,
+    at: Instant,
     /// A whole head with a 2xx went out, and the connection was not reset behind it.
     accepted: bool,
 }
@@ -256,6 +257,16 @@ impl FaultServer {
     /// Acts that were not played yet.
     pub(crate) fn acts_left(&self) -> usize {
         lock(&self.shared.script).len()
+    }
+
+    /// How long the agent waited before each repeat of the latest batch of lines.
+    pub(crate) fn waits(&self) -> Vec<Duration> {
+        let seen = lock(&self.shared.seen);
+        let lines: Vec<&Seen> = seen.iter().filter(|seen| seen.header("x-sumo-category") == AIM).collect();
+        let key = lines.last().map(|seen| seen.header("idempotency-key"));
+        let same: Vec<&&Seen> =
+            lines.iter().filter(|seen| Some(seen.header("idempotency-key")) == key).collect();
+        same.windows(2).map(|pair| pair[1].at - pair[0].at).collect()
     }
 
     pub(crate) fn audit(&self) -> Audit {
@@ -432,7 +443,7 @@ fn request(wire: &mut Wire, shared: &Shared, keep: impl Fn(&Shared) -> bool) -> 
     }
     // Kept before it is answered: whoever sees the answer sees the request too.
     let accepted = act.then != Then::Reset && is_accepted(&act.say);
-    lock(&shared.seen).push(Seen { head, body, accepted });
+    lock(&shared.seen).push(Seen { head, body, at: Instant::now(), accepted });
     if act.phase == Phase::Body {
         perform(wire, &act, shared);
     }

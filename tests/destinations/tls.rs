@@ -76,25 +76,11 @@ fn lane(authority: &Authority, scheme: &str) -> Lane {
 }
 
 /// Each in turn is met, told, and replaced by a good one while the agent runs.
-fn wrong_certificates() {
-    let authority = Authority::new("trusted");
-    let mut lane = lane(&authority, "https");
+fn certificates(authority: &Authority, wrong: Vec<(Arc<ServerConfig>, &str)>) {
+    let mut lane = lane(authority, "https");
     lane.write(1);
     lane.wait_shipped("a good certificate");
-    let unknown = "the certificate is not from an authority that this system knows";
-    let expired = authority.server("localhost", |params| params.not_after = date_time_ymd(2020, 1, 1));
-    let early = authority.server("localhost", |params| params.not_before = date_time_ymd(4000, 1, 1));
-    for (certificate, words) in [
-        (expired, "the certificate has expired"),
-        (early, "the certificate is not valid yet"),
-        (authority.server("other.example", |_| {}), "the certificate is for another name"),
-        (self_signed(), unknown),
-        (Authority::new("other").server("localhost", |_| {}), unknown),
-        (
-            Authority::new("trusted").server("localhost", |_| {}),
-            "is not signed by the authority that it names",
-        ),
-    ] {
+    for (certificate, words) in wrong {
         let good = authority.server("localhost", |_| {});
         let delivery = lane.suffers(
             ("retrying", words),
@@ -105,6 +91,32 @@ fn wrong_certificates() {
     }
     let audit = lane.finish();
     assert_eq!(audit.repeats, 0, "nothing is sent before the certificate is known to be good");
+}
+
+fn certificates_out_of_time_and_place() {
+    let authority = Authority::new("trusted");
+    let expired = authority.server("localhost", |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let early = authority.server("localhost", |params| params.not_before = date_time_ymd(4000, 1, 1));
+    let misnamed = authority.server("other.example", |_| {});
+    let wrong = vec![
+        (expired, "the certificate has expired"),
+        (early, "the certificate is not valid yet"),
+        (misnamed, "the certificate is for another name"),
+    ];
+    certificates(&authority, wrong);
+}
+
+fn certificates_of_nobody_and_of_others() {
+    let authority = Authority::new("trusted");
+    let unknown = "the certificate is not from an authority that this system knows";
+    let other = Authority::new("other").server("localhost", |_| {});
+    let impostor = Authority::new("trusted").server("localhost", |_| {});
+    let wrong = vec![
+        (self_signed(), unknown),
+        (other, unknown),
+        (impostor, "the certificate is not signed by the authority that it names"),
+    ];
+    certificates(&authority, wrong);
 }
 
 /// The other side of the handshake is no TLS of today, or no TLS at all.
@@ -179,7 +191,8 @@ fn a_redirect_to_plain_http() {
 #[test]
 fn wrong_certificates_are_refused_and_good_ones_found_without_a_restart() {
     side_by_side(vec![
-        ("certificates", Box::new(wrong_certificates)),
+        ("out of time and place", Box::new(certificates_out_of_time_and_place)),
+        ("of nobody and of others", Box::new(certificates_of_nobody_and_of_others)),
         ("handshakes", Box::new(wrong_handshakes)),
         ("plain HTTP to TLS", Box::new(plain_http_on_the_port_of_tls)),
         ("a handshake that hangs", Box::new(a_handshake_that_hangs)),
