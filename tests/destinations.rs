@@ -199,8 +199,11 @@ fn peak_memory_kib(process: u32) -> u64 {
     peak.expect("its peak memory")
 }
 
+/// A test among others that run at the same time, and its name.
+type Story = (&'static str, Box<dyn FnOnce() + Send>);
+
 /// Runs stories side by side; the first that fails fails the test, once all have ended.
-fn side_by_side(stories: Vec<(&'static str, Box<dyn FnOnce() + Send>)>) {
+fn side_by_side(stories: Vec<Story>) {
     let threads: Vec<_> =
         stories.into_iter().map(|(name, story)| (name, std::thread::spawn(story))).collect();
     let failed: Vec<&str> =

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{LINES, Lane, MEMORY_KIB_MAX, peak_memory_kib, side_by_side};
+use super::{LINES, Lane, MEMORY_KIB_MAX, Story, peak_memory_kib, side_by_side};
 use crate::fault_server::{Act, CANARY, FaultServer, Phase, Then, answer};
 use crate::support::number;
 
@@ -319,7 +319,7 @@ fn slow_under_load() {
 /// answer for a person is doubted.
 #[test]
 fn hangs_are_cut_and_what_a_person_mends_is_found_mended() {
-    let hang = |phase, say: &'static str, words: &'static str| -> (&'static str, Box<dyn FnOnce() + Send>) {
+    let hang = |phase, say: &'static str, words: &'static str| -> Story {
         let story = move || {
             let mut lane = Lane::start();
             lane.outlasts(Act::new(phase, say, Then::Hang), words);
@@ -327,7 +327,7 @@ fn hangs_are_cut_and_what_a_person_mends_is_found_mended() {
         };
         (say, Box::new(story))
     };
-    let drip = |say: &'static str, drop: String, pause| -> (&'static str, Box<dyn FnOnce() + Send>) {
+    let drip = |say: &'static str, drop: String, pause| -> Story {
         let story = move || {
             let mut lane = Lane::start();
             let act = Act::new(Phase::Body, say, Then::Close).for_ever(drop, pause);
@@ -336,7 +336,7 @@ fn hangs_are_cut_and_what_a_person_mends_is_found_mended() {
         };
         (say, Box::new(story))
     };
-    let hold = |status: &'static str, words: &'static str| -> (&'static str, Box<dyn FnOnce() + Send>) {
+    let hold = |status: &'static str, words: &'static str| -> Story {
         let story = move || {
             let mut lane = Lane::start();
             let elsewhere = FaultServer::at("127.0.0.2:0".parse().expect("an address"));

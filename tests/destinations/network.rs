@@ -240,6 +240,10 @@ fn a_proxy_opens_tunnels_and_never_sees_the_path() {
         ships(lane("https", &[("HTTPS_PROXY", ""), ("NO_PROXY", ELSEWHERE)]));
         assert_eq!(proxy.asked(), [""; 0], "neither plain http nor what NO_PROXY names goes there");
 
+        ships(lane("https", &[("ALL_PROXY", "")]));
+        assert!(!proxy.asked().is_empty(), "https goes through a tunnel");
+        proxy.asked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+
         let mut tunnelled = lane("https", &[("HTTPS_PROXY", "")]);
         let port = tunnelled.server.address.port();
         let refuses = |server: &FaultServer| {
