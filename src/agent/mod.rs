@@ -25,13 +25,15 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Now;
 use crate::config::Config;
+use crate::follow::HostFiles;
+use crate::follow::watch::DirectoryWatch;
 use crate::ship::{DeliveryState, Mailbox};
-use crate::spool::{AgentId, DirDisk, Fresh, OpenError, Options as SpoolOptions, Spool};
+use crate::spool::{AgentId, DirDisk, Disk, Fresh, OpenError, Options as SpoolOptions, Spool};
 use crate::status::Board;
 
 use doorbell::Doorbell;
 use edges::Edges;
-use pipeline::{Activity, Pipeline};
+use pipeline::{Activity, AnySpool, Parts, Pipeline};
 use plan::{Plan, PlanError};
 
 /// Between two looks at the files while nothing is written to them.
@@ -140,7 +142,7 @@ impl Agent {
         let spool = open_spool(&config, now)?;
         let listener = config.status_addr.map(bind).transpose()?;
         let status_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let bell = Arc::clone(&doorbell);
+        let (bell, scan_bell) = (Arc::clone(&doorbell), Arc::clone(&doorbell));
         let mailbox = Arc::new(Mailbox::new(Box::new(move || bell.ring())));
         let board = Arc::new(Board::new());
         let edges = Edges::start(edges::Setup {
@@ -152,7 +154,9 @@ impl Agent {
             board: Arc::clone(&board),
         })
         .map_err(StartError::Edges)?;
-        let pipeline = Pipeline::new(config, plan, spool, mailbox, board, &doorbell, now);
+        let watch = DirectoryWatch::new(move || scan_bell.ring_scan());
+        let parts = Parts { config, plan, spool, files: Arc::new(HostFiles), watch, mailbox, board };
+        let pipeline = Pipeline::new(parts, now);
         Ok(Agent { pipeline, edges, doorbell, status_address })
     }
 
@@ -175,7 +179,7 @@ impl Agent {
             let activity = self.pipeline.tick(Now::read(), rings.scan);
             due = next_look(activity, due, Instant::now());
         };
-        self.pipeline.finish_reading(Now::read(), ended == Ended::Stopped);
+        self.pipeline.finish_reading(Now::read, ended == Ended::Stopped);
         if ended == Ended::Stopped {
             self.drain();
         }
@@ -220,12 +224,13 @@ pub fn spool_directory(config: &Config) -> PathBuf {
     config.state_dir.join(SPOOL_DIRECTORY)
 }
 
-fn open_spool(config: &Config, now: Now) -> Result<Spool<DirDisk>, StartError> {
+fn open_spool(config: &Config, now: Now) -> Result<AnySpool, StartError> {
     use std::os::unix::fs::DirBuilderExt;
     let path = config.state_dir.clone();
     let unusable = |source| StartError::StateDirectory { path: path.clone(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(unusable)?;
     let disk = DirDisk::open(&spool_directory(config)).map_err(|error| classify(error, &path))?;
+    let disk: Box<dyn Disk + Send> = Box::new(disk);
     let options = SpoolOptions {
         bytes_max: config.spool_max_bytes,
         free_bytes_min: free_bytes_min(&path),

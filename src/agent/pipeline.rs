@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::doorbell::Doorbell;
 use super::events::{Event, Severity};
 use super::ledger::Account;
 use super::lines::{Reader, Shipping};
@@ -16,32 +15,49 @@ use super::plan::Plan;
 use crate::clock::Now;
 use crate::config::{Config, ReadFrom, ShipLines};
 use crate::follow::watch::DirectoryWatch;
-use crate::follow::{Follower, Options as FollowOptions};
+use crate::follow::{Files, Follower, Options as FollowOptions};
 use crate::ship::{DeliveryState, Mailbox};
 use crate::sources::{Host, Sample};
-use crate::spool::{DirDisk, Returned, Spool};
+use crate::spool::{Disk, NewBatch, Returned, Spool};
 use crate::status::Board;
 use crate::window::{Options as WindowOptions, Windows};
 
 /// What gzip may add to bytes that do not compress, with room to spare.
 const COMPRESSION_MARGIN_BYTES: u64 = 4 << 10;
 
+/// How long a stop goes on reading lines that were written before it.
+const LAST_READ_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// What the next wait should be like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Activity {
-    /// There is more to do at once.
-    Busy,
-    /// Lines came in; more will.
-    Active,
     /// Nothing happened.
     Idle,
+    /// Lines came in; more will.
+    Active,
+    /// There is more to do at once.
+    Busy,
+}
+
+/// The one log, on whatever disk.
+pub(super) type AnySpool = Spool<Box<dyn Disk + Send>>;
+
+/// What a pipeline is made of; a simulation brings its own.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) plan: Plan,
+    pub(super) spool: AnySpool,
+    pub(super) files: Arc<dyn Files>,
+    pub(super) watch: DirectoryWatch,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) board: Arc<Board>,
 }
 
 /// Everything between the files and the mailbox.
 pub(super) struct Pipeline {
     pub(super) config: Config,
     pub(super) plan: Plan,
-    pub(super) spool: Spool<DirDisk>,
+    pub(super) spool: AnySpool,
     pub(super) follower: Follower,
     pub(super) readers: BTreeMap<u64, Reader>,
     pub(super) windows: Windows,
@@ -50,6 +66,8 @@ pub(super) struct Pipeline {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) board: Arc<Board>,
     pub(super) sample: Sample,
+    /// The moment of the tick under way.
+    pub(super) now: Now,
     pub(super) started: Now,
     pub(super) host_name: String,
     pub(super) last_warning: Option<String>,
@@ -62,6 +80,8 @@ pub(super) struct Pipeline {
     pub(super) changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Records that the spool refused and that must not be lost, oldest first.
     pub(super) refused: VecDeque<Returned>,
+    /// Batches of samples and events that the spool refused, oldest first.
+    pub(super) samples: VecDeque<NewBatch>,
     /// Closed summaries that wait in the durable state for a batch of their own: key and NDJSON.
     pub(super) waiting: VecDeque<(Vec<u8>, Vec<u8>)>,
     pub(super) waiting_number: u64,
@@ -75,15 +95,8 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(
-        config: Config,
-        plan: Plan,
-        spool: Spool<DirDisk>,
-        mailbox: Arc<Mailbox>,
-        board: Arc<Board>,
-        doorbell: &Arc<Doorbell>,
-        now: Now,
-    ) -> Pipeline {
+    pub(super) fn new(parts: Parts, now: Now) -> Pipeline {
+        let Parts { config, plan, spool, files, watch, mailbox, board } = parts;
         let entries = || spool.state().iter().map(|(key, value)| (key.as_slice(), value.as_slice()));
         let first_start = spool.state().is_empty();
         let window_options = WindowOptions {
@@ -94,7 +107,6 @@ impl Pipeline {
             patterns: plan.logs.iter().map(|log| log.pattern.clone()).collect(),
             first_start_at_end: config.read_from == ReadFrom::End,
         };
-        let bell = Arc::clone(doorbell);
         // Compression never adds more than this margin, so every batch fits the spool whatever is in it.
         let spool_takes = spool.batch_bytes_max().saturating_sub(COMPRESSION_MARGIN_BYTES);
         let batch_max = config.batch_max_bytes.min(u32::try_from(spool_takes).unwrap_or(u32::MAX));
@@ -103,7 +115,7 @@ impl Pipeline {
             .map(|(key, value)| (key.to_vec(), value.to_vec()))
             .collect();
         let mut pipeline = Pipeline {
-            follower: Follower::new(follow_options, entries(), first_start),
+            follower: Follower::new(files, follow_options, entries(), first_start),
             windows: if first_start {
                 Windows::new(window_options, now.wall)
             } else {
@@ -121,13 +133,15 @@ impl Pipeline {
             batch_max_bytes: batch_max,
             changes: BTreeMap::new(),
             refused: VecDeque::new(),
+            samples: VecDeque::new(),
             waiting_number: waiting.len() as u64,
             waiting,
-            watch: DirectoryWatch::new(move || bell.ring_scan()),
+            watch,
             host: Host::new(|name| config.host_sources.includes(name)),
             sample: Sample::default(),
             host_name: config.host_name.clone().unwrap_or_else(system_host_name),
             last_warning: None,
+            now,
             started: now,
             next_file: 0,
             scan_due: now.monotonic,
@@ -150,14 +164,16 @@ impl Pipeline {
 
     /// One turn of everything.
     pub(super) fn tick(&mut self, now: Now, scan: bool) -> Activity {
+        self.now = now;
         self.settle(now);
         // Where the disk still refuses, the status says so; there is nothing else to do about it here.
         let _ = self.spool.retry(now);
         self.append_refused();
+        self.append_samples();
         if scan || now.monotonic >= self.scan_due {
             self.scan(now);
         }
-        let activity = if self.refused.is_empty() { self.read(now) } else { Activity::Idle };
+        let activity = self.take_lines(now);
         self.progress(now);
         self.sample_host(now);
         self.close_summaries(false);
@@ -168,15 +184,28 @@ impl Pipeline {
         activity
     }
 
-    /// The last tick: reads what there is, closes what is open, makes it durable.
-    pub(super) fn finish_reading(&mut self, now: Now, stopping: bool) {
-        let deadline = now.monotonic + Duration::from_secs(1);
-        self.scan(now);
-        while self.refused.is_empty() && self.read(Now::read()) == Activity::Busy && Instant::now() < deadline
-        {
-            self.make_durable(Now::read());
+    /// Takes lines for shipping as long as the spool takes them, and counts those that have to wait in their files.
+    fn take_lines(&mut self, now: Now) -> Activity {
+        let taken = if self.is_blocked() { Activity::Idle } else { self.read(now) };
+        if self.is_blocked() || self.follower.lines_ahead() > 0 {
+            taken.max(self.count_ahead(now))
+        } else {
+            taken
         }
-        self.progress(Now::read());
+    }
+
+    /// The last tick: reads what there is, closes what is open, makes it durable. `clock` tells the time.
+    pub(super) fn finish_reading(&mut self, clock: impl Fn() -> Now, stopping: bool) {
+        let mut now = clock();
+        let deadline = now.monotonic + LAST_READ_TIMEOUT;
+        self.now = now;
+        self.scan(now);
+        while self.take_lines(now) == Activity::Busy && now.monotonic < deadline {
+            now = clock();
+            self.now = now;
+            self.make_durable(now);
+        }
+        self.progress(now);
         if stopping {
             self.close_summaries(true);
             self.event(now, Event::new("watchpost.agent.stop", Severity::Info, "the agent stops"));
@@ -189,8 +218,10 @@ impl Pipeline {
 
     /// Settles and offers; `false` once nothing is held.
     pub(super) fn deliver(&mut self, now: Now) -> bool {
+        self.now = now;
         self.settle(now);
         self.append_refused();
+        self.append_samples();
         self.make_durable(now);
         self.offer();
         self.publish(now);
@@ -198,7 +229,7 @@ impl Pipeline {
     }
 
     pub(super) fn delivery_state(&self) -> DeliveryState {
-        self.mailbox.delivery(Instant::now()).state
+        self.mailbox.delivery(self.now.monotonic).state
     }
 
     /// Takes the verdict that may still have come, and closes the log.

@@ -1,7 +1,5 @@
 //! What the destination said about a batch, made durable; and the next batch, offered.
 
-use std::time::Instant;
-
 use super::events::{Event, Severity};
 use super::pipeline::Pipeline;
 use crate::batch::{Batch, split};
@@ -104,7 +102,7 @@ impl Pipeline {
 
     /// What delivery looks like now, for the status.
     pub(super) fn delivery_value(&self) -> serde_json::Value {
-        let delivery = self.mailbox.delivery(Instant::now());
+        let delivery = self.mailbox.delivery(self.now.monotonic);
         serde_json::to_value(delivery).expect("numbers and texts are always JSON")
     }
 }

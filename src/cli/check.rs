@@ -6,12 +6,13 @@ use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Failure, exit, grouped, printable, runtime, size};
 use crate::agent::plan::Plan;
 use crate::config::Config;
-use crate::follow::{Follower, Options};
+use crate::follow::{Follower, HostFiles, Options};
 use crate::ship::check_destination;
 use crate::sources::SOURCES;
 
@@ -78,8 +79,8 @@ fn check_logs(report: &mut Report, plan: &Plan) {
         report.note(printable(note.as_bytes()));
     }
     let patterns = plan.logs.iter().map(|log| log.pattern.clone()).collect();
-    let mut follower =
-        Follower::new(Options { patterns, first_start_at_end: true }, std::iter::empty(), true);
+    let options = Options { patterns, first_start_at_end: true };
+    let mut follower = Follower::new(Arc::new(HostFiles), options, std::iter::empty(), true);
     follower.scan(Instant::now());
     for file in follower.files() {
         let log = plan.of(&file.pattern);

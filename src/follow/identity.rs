@@ -3,10 +3,9 @@
 //! A name says nothing (rotation moves it), an inode number says little (ext4 gives it to the next file),
 //! so a position is applied only where all three agree. Reads files by position, never moves a cursor.
 
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::UNIX_EPOCH;
+
+use super::files::LogFile;
 
 /// First bytes that the fingerprint of a file covers.
 pub(super) const HEAD_BYTES_MAX: usize = 1024;
@@ -23,18 +22,6 @@ pub struct Identity {
     pub inode: u64,
     /// Birth time in nanoseconds since the epoch; 0 where the filesystem keeps none.
     pub born_ns: u64,
-}
-
-impl Identity {
-    /// The identity that the kernel reports for an open file or a path.
-    pub fn of(metadata: &Metadata) -> Identity {
-        let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Identity {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            born_ns: born.and_then(|age| u64::try_from(age.as_nanos()).ok()).unwrap_or(0),
-        }
-    }
 }
 
 /// FNV-1a, 64 bits: stable over releases, since its values are kept on disk.
@@ -57,14 +44,14 @@ pub(super) struct Head {
 
 impl Head {
     /// Takes the fingerprint of what the file holds now.
-    pub(super) fn read(file: &File) -> io::Result<Head> {
+    pub(super) fn read(file: &dyn LogFile) -> io::Result<Head> {
         let mut bytes = [0; HEAD_BYTES_MAX];
         let length = read_full_at(file, &mut bytes, 0)?;
         Ok(Head { length: length as u16, hash: hash(&bytes[..length]) })
     }
 
     /// Whether the file still begins with the bytes that were covered.
-    pub(super) fn matches(&self, file: &File) -> io::Result<bool> {
+    pub(super) fn matches(&self, file: &dyn LogFile) -> io::Result<bool> {
         let mut bytes = [0; HEAD_BYTES_MAX];
         let wanted = usize::from(self.length).min(HEAD_BYTES_MAX);
         let length = read_full_at(file, &mut bytes[..wanted], 0)?;
@@ -85,7 +72,7 @@ pub(super) struct Tail {
 
 impl Tail {
     /// Reads the bytes before `offset`.
-    pub(super) fn read(file: &File, offset: u64) -> io::Result<Tail> {
+    pub(super) fn read(file: &dyn LogFile, offset: u64) -> io::Result<Tail> {
         let length = offset.min(TAIL_BYTES_MAX as u64);
         let mut bytes = vec![0; length as usize];
         let read = read_full_at(file, &mut bytes, offset - length)?;
@@ -112,7 +99,7 @@ impl Tail {
 }
 
 /// Reads until the buffer is full or the file ends; gives the bytes read.
-pub(super) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(super) fn read_full_at(file: &dyn LogFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {
@@ -127,6 +114,8 @@ pub(super) fn read_full_at(file: &File, buffer: &mut [u8], offset: u64) -> io::R
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

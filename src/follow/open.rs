@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::files::{Files, LogFile};
 use super::identity::{Identity, Tail, read_full_at};
 use super::position::Position;
 use super::watch::directory_of;
@@ -31,7 +31,7 @@ const COMPRESSED_ENDINGS: [&[u8]; 6] = [b"gz", b"bz2", b"xz", b"zst", b"lz4", b"
 
 /// An open regular file.
 pub(super) struct Opened {
-    pub(super) file: File,
+    pub(super) file: Box<dyn LogFile>,
     pub(super) identity: Identity,
 }
 
@@ -42,63 +42,45 @@ pub(super) struct Refusal {
 }
 
 /// The paths of a pattern, and those that could not be listed. A plain path is named whether it exists or not.
-pub(super) fn expand(pattern: &str) -> (Vec<PathBuf>, Vec<(PathBuf, Blocked)>) {
-    let unlisted = |path: PathBuf, message: String| {
-        (path, Blocked { state: "unreadable", message, start_at: None, unlisted: true })
-    };
+pub(super) fn expand(files: &dyn Files, pattern: &str) -> (Vec<PathBuf>, Vec<(PathBuf, Blocked)>) {
     if !pattern.contains(['*', '?', '[']) {
         return (vec![PathBuf::from(pattern)], Vec::new());
     }
-    let mut paths = Vec::new();
-    let mut problems = Vec::new();
-    match glob::glob(pattern) {
-        Ok(entries) => {
-            for entry in entries {
-                match entry {
-                    Ok(path) => paths.push(path),
-                    Err(error) => {
-                        let message = error.error().to_string();
-                        problems.push(unlisted(error.path().to_owned(), message));
-                    }
-                }
-            }
-        }
-        Err(error) => problems.push(unlisted(PathBuf::from(pattern), error.to_string())),
-    }
-    (paths, problems)
+    let unlisted = |(path, error): (PathBuf, io::Error)| {
+        let blocked =
+            Blocked { state: "unreadable", message: error.to_string(), start_at: None, unlisted: true };
+        (path, blocked)
+    };
+    let (paths, problems) = files.expand(pattern);
+    (paths, problems.into_iter().map(unlisted).collect())
 }
 
 /// Identity of what a path leads to now; `None` where there is nothing.
-pub(super) fn identity_of(path: &Path) -> Option<Identity> {
-    std::fs::metadata(path).ok().map(|metadata| Identity::of(&metadata))
+pub(super) fn identity_of(files: &dyn Files, path: &Path) -> Option<Identity> {
+    files.stat(path).ok().map(|stat| stat.identity)
 }
 
 /// Opens a path for reading if it leads to a regular file of text.
-pub(super) fn open(path: &Path) -> Result<Opened, Refusal> {
-    let metadata = std::fs::metadata(path).map_err(|error| refusal(&error))?;
-    if !metadata.is_file() {
+pub(super) fn open(files: &dyn Files, path: &Path) -> Result<Opened, Refusal> {
+    let stat = files.stat(path).map_err(|error| refusal(&error))?;
+    if !stat.is_regular {
         return Err(not_a_file());
     }
     if is_compressed_name(path) {
         return Err(compressed("compressed, as its name says; only plain text is followed"));
     }
-    // Non-blocking: the name may have become a FIFO since the look above.
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)
-        .map_err(|error| refusal(&error))?;
-    let metadata = file.metadata().map_err(|error| refusal(&error))?;
-    if !metadata.is_file() {
+    let file = files.open(path).map_err(|error| refusal(&error))?;
+    // It may have become another file since the look above.
+    let stat = file.stat().map_err(|error| refusal(&error))?;
+    if !stat.is_regular {
         return Err(not_a_file());
     }
     let mut magic = [0; 2];
-    let read = read_full_at(&file, &mut magic, 0).map_err(|error| refusal(&error))?;
+    let read = read_full_at(&*file, &mut magic, 0).map_err(|error| refusal(&error))?;
     if read == 2 && magic == GZIP_MAGIC {
         return Err(compressed("compressed; only plain text is followed (leave gzip out of access_log)"));
     }
-    Ok(Opened { identity: Identity::of(&metadata), file })
+    Ok(Opened { file, identity: stat.identity })
 }
 
 fn not_a_file() -> Refusal {
@@ -119,35 +101,36 @@ fn refusal(error: &io::Error) -> Refusal {
 }
 
 /// Whether the file still holds the bytes that were read up to a saved position.
-pub(super) fn agrees(file: &File, saved: &Position) -> bool {
-    let size = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+pub(super) fn agrees(file: &dyn LogFile, saved: &Position) -> bool {
+    let size = file.stat().map_or(0, |stat| stat.size);
     size >= saved.offset
         && saved.head.matches(file).unwrap_or(false)
         && Tail::read(file, saved.offset).is_ok_and(|tail| tail.hash() == saved.tail_hash)
 }
 
 /// The start of the line in which `size` falls, or `size` where none is near.
-pub(super) fn line_start_before(file: &File, size: u64) -> u64 {
+pub(super) fn line_start_before(file: &dyn LogFile, size: u64) -> u64 {
     let length = size.min(LINE_START_SEARCH_BYTES);
     let mut bytes = vec![0; length as usize];
-    match file.read_exact_at(&mut bytes, size - length) {
-        Ok(()) => match memchr::memrchr(b'\n', &bytes) {
+    match read_full_at(file, &mut bytes, size - length) {
+        Ok(read) if read == bytes.len() => match memchr::memrchr(b'\n', &bytes) {
             Some(index) => size - length + index as u64 + 1,
             None if length == size => 0,
             None => size,
         },
         // Shorter than it was a moment ago: begin where it begins now.
-        Err(_) => 0,
+        _ => 0,
     }
 }
 
 /// Whether nothing can be said of a saved file yet: it, or its directory, may not be read, or the directory is
 /// missing or empty, as that of a file system which is not mounted yet.
-pub(super) fn is_out_of_reach(saved: &Position) -> bool {
-    match std::fs::read_dir(directory_of(&saved.path)) {
-        Ok(mut entries) => {
-            entries.next().is_none()
-                || (identity_of(&saved.path) == Some(saved.identity) && File::open(&saved.path).is_err())
+pub(super) fn is_out_of_reach(files: &dyn Files, saved: &Position) -> bool {
+    match files.list(&directory_of(&saved.path), 1) {
+        Ok(names) => {
+            names.is_empty()
+                || (identity_of(files, &saved.path) == Some(saved.identity)
+                    && files.open(&saved.path).is_err())
         }
         Err(_) => true,
     }
@@ -155,11 +138,12 @@ pub(super) fn is_out_of_reach(saved: &Position) -> bool {
 
 /// Looks in the directory of a saved position for the same file under another name.
 pub(super) fn find_sibling(saved: &Position, listings: &mut Listings) -> Option<(PathBuf, Opened)> {
+    let files = Arc::clone(&listings.files);
     for path in listings.of_identity(&saved.path, saved.identity) {
-        if let Ok(opened) = open(path)
+        if let Ok(opened) = open(&*files, path)
             && opened.identity == saved.identity
             // Without a birth the inode alone says too little; with one it is the file, truncated or not.
-            && (saved.identity.born_ns != 0 || agrees(&opened.file, saved))
+            && (saved.identity.born_ns != 0 || agrees(&*opened.file, saved))
         {
             return Some((path.clone(), opened));
         }
@@ -168,20 +152,24 @@ pub(super) fn find_sibling(saved: &Position, listings: &mut Listings) -> Option<
 }
 
 /// The names in directories, each listed once: thousands of logs of one directory may rotate at the same moment.
-#[derive(Default)]
 pub(super) struct Listings {
+    files: Arc<dyn Files>,
     names: BTreeMap<PathBuf, BTreeSet<OsString>>,
     identities: BTreeMap<PathBuf, BTreeMap<Identity, Vec<PathBuf>>>,
 }
 
 impl Listings {
+    /// Nothing is listed yet.
+    pub(super) fn new(files: &Arc<dyn Files>) -> Listings {
+        Listings { files: Arc::clone(files), names: BTreeMap::new(), identities: BTreeMap::new() }
+    }
+
     /// The paths that rotation may have made of `name`.
     fn rotated(&mut self, name: &Path) -> Vec<PathBuf> {
         let Some(base) = name.file_name() else { return Vec::new() };
         let directory = directory_of(name);
         let names = self.names.entry(directory.clone()).or_insert_with(|| {
-            let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-            entries.take(LISTED_MAX).map(|entry| entry.file_name()).collect()
+            self.files.list(&directory, LISTED_MAX).unwrap_or_default().into_iter().collect()
         });
         let from_base = names.range::<OsStr, _>((Bound::Excluded(base), Bound::Unbounded));
         from_base
@@ -196,9 +184,9 @@ impl Listings {
         let directory = directory_of(name);
         let paths = self.identities.entry(directory).or_insert_with_key(|directory| {
             let mut paths: BTreeMap<Identity, Vec<PathBuf>> = BTreeMap::new();
-            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-            for path in entries.take(LISTED_MAX).map(|entry| entry.path()) {
-                if let Some(identity) = identity_of(&path) {
+            for name in self.files.list(directory, LISTED_MAX).unwrap_or_default() {
+                let path = directory.join(name);
+                if let Some(identity) = identity_of(&*self.files, &path) {
                     paths.entry(identity).or_default().push(path);
                 }
             }
@@ -217,6 +205,7 @@ pub(super) fn younger_siblings(
     known: &Position,
     listings: &mut Listings,
 ) -> Vec<(PathBuf, Opened)> {
+    let files = Arc::clone(&listings.files);
     let is_younger = |identity: &Identity| {
         identity.device == known.identity.device && identity.born_ns > known.identity.born_ns
     };
@@ -225,9 +214,9 @@ pub(super) fn younger_siblings(
         .into_iter()
         .filter(|_| known.identity.born_ns != 0)
         .filter_map(|path| {
-            let identity = identity_of(&path).filter(is_younger)?;
-            let opened = open(&path).ok().filter(|opened| opened.identity == identity)?;
-            let is_copy = known.head.length > 0 && known.head.matches(&opened.file).unwrap_or(true);
+            let identity = identity_of(&*files, &path).filter(is_younger)?;
+            let opened = open(&*files, &path).ok().filter(|opened| opened.identity == identity)?;
+            let is_copy = known.head.length > 0 && known.head.matches(&*opened.file).unwrap_or(true);
             (!is_copy).then_some((path, opened))
         })
         .collect();

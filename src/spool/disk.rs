@@ -61,6 +61,39 @@ pub trait Disk {
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
+impl Disk for Box<dyn Disk + Send> {
+    fn list(&self) -> io::Result<Vec<FileInfo>> {
+        (**self).list()
+    }
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        (**self).create(name)
+    }
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        (**self).append(name, bytes)
+    }
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        (**self).sync(name)
+    }
+    fn sync_dir(&mut self) -> io::Result<()> {
+        (**self).sync_dir()
+    }
+    fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        (**self).read_at(name, offset, buffer)
+    }
+    fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
+        (**self).truncate(name, len)
+    }
+    fn unlink(&mut self, name: &str) -> io::Result<()> {
+        (**self).unlink(name)
+    }
+    fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        (**self).reserve(name, bytes)
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        (**self).free_bytes()
+    }
+}
+
 /// A folder of a real file system.
 #[derive(Debug)]
 pub struct DirDisk {

@@ -3,10 +3,9 @@
 //! It keeps two images of every file and of the folder: what a process reads, and what a power cut
 //! leaves. A failed sync drops the data for good, yet lets it be read back, as Linux does.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::{Disk, FileInfo};
 
@@ -45,17 +44,21 @@ struct State {
 
 /// A handle; clones share the disk, so that a test keeps it over a crash.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SimDisk(Rc<RefCell<State>>);
+pub(crate) struct SimDisk(Arc<Mutex<State>>);
 
 impl SimDisk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics while it holds the disk")
+    }
+
     /// A disk with the same content that goes its own way from here.
     pub(crate) fn fork(&self) -> SimDisk {
-        SimDisk(Rc::new(RefCell::new(self.0.borrow().clone())))
+        SimDisk(Arc::new(Mutex::new(self.state().clone())))
     }
 
     /// The power goes: only what is durable stays, and any part of what was on its way.
     pub(crate) fn crash(&self, random: &mut fastrand::Rng) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         let mut names = state.durable_names.clone();
         for (name, file) in state.names.clone() {
             if !names.contains_key(&name) && random.bool() {
@@ -90,63 +93,63 @@ impl SimDisk {
 
     /// Calls so far that change something.
     pub(crate) fn calls(&self) -> u64 {
-        self.0.borrow().calls
+        self.state().calls
     }
 
     pub(crate) fn syncs(&self) -> u64 {
-        self.0.borrow().syncs
+        self.state().syncs
     }
 
     /// Has one call fail, counted from the next one as 0.
     pub(crate) fn fail_in(&self, calls: u64) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         let number = state.calls + calls;
         state.fail_at.insert(number);
     }
 
     pub(crate) fn fail_none(&self) {
-        self.0.borrow_mut().fail_at.clear();
+        self.state().fail_at.clear();
     }
 
     pub(crate) fn fail_all(&self, fail: bool) {
-        self.0.borrow_mut().fail_all = fail;
+        self.state().fail_all = fail;
     }
 
     pub(crate) fn fail_syncs(&self, fail: bool) {
-        self.0.borrow_mut().fail_syncs = fail;
+        self.state().fail_syncs = fail;
     }
 
     /// A sync returns at once and does nothing: the negative control.
     pub(crate) fn lie_about_syncs(&self) {
-        self.0.borrow_mut().sync_lies = true;
+        self.state().sync_lies = true;
     }
 
     /// Writes that would take the disk beyond this fail with ENOSPC, after as much as fits.
     pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
-        self.0.borrow_mut().capacity = bytes;
+        self.state().capacity = bytes;
     }
 
     pub(crate) fn set_free_bytes(&self, bytes: Option<u64>) {
-        self.0.borrow_mut().free_bytes = bytes;
+        self.state().free_bytes = bytes;
     }
 
     /// The most that all files took at any time.
     pub(crate) fn peak_bytes(&self) -> u64 {
-        self.0.borrow().peak_bytes
+        self.state().peak_bytes
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        self.0.borrow().names.keys().cloned().collect()
+        self.state().names.keys().cloned().collect()
     }
 
     pub(crate) fn content(&self, name: &str) -> Vec<u8> {
-        let state = self.0.borrow();
+        let state = self.state();
         state.files[&state.names[name]].seen.clone()
     }
 
     /// Puts a file in place, durable, with any content.
     pub(crate) fn put(&self, name: &str, content: &[u8]) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         let number = state.file_next;
         state.file_next += 1;
         let file = SimFile {
@@ -194,7 +197,7 @@ fn device_error() -> io::Error {
 
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<FileInfo>> {
-        let state = self.0.borrow();
+        let state = self.state();
         let info = |(name, number): (&String, &u64)| {
             let file = &state.files[number];
             FileInfo { name: name.clone(), len: file.seen.len() as u64, allocated: file.allocated() }
@@ -203,7 +206,7 @@ impl Disk for SimDisk {
     }
 
     fn create(&mut self, name: &str) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.call()?;
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -216,7 +219,7 @@ impl Disk for SimDisk {
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         let failed = state.call();
         let used = state.used();
         let capacity = state.capacity.unwrap_or(u64::MAX);
@@ -239,7 +242,7 @@ impl Disk for SimDisk {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.syncs += 1;
         let failed = if state.fail_syncs { Err(device_error()) } else { state.call() };
         let lies = state.sync_lies;
@@ -256,7 +259,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.syncs += 1;
         state.call()?;
         if !state.sync_lies {
@@ -266,7 +269,7 @@ impl Disk for SimDisk {
     }
 
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         let file = state.file(name)?;
         let from = (offset as usize).min(file.seen.len());
         let count = buffer.len().min(file.seen.len() - from);
@@ -275,7 +278,7 @@ impl Disk for SimDisk {
     }
 
     fn truncate(&mut self, name: &str, len: u64) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.call()?;
         let file = state.file(name)?;
         file.seen.truncate(len as usize);
@@ -286,13 +289,13 @@ impl Disk for SimDisk {
     }
 
     fn unlink(&mut self, name: &str) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.call()?;
         state.names.remove(name).map(drop).ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()> {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         state.call()?;
         if state.used() + bytes > state.capacity.unwrap_or(u64::MAX) {
             return Err(rustix::io::Errno::NOSPC.into());
@@ -303,7 +306,7 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let state = self.0.borrow();
+        let state = self.state();
         let free = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
         Ok(state.free_bytes.unwrap_or(free))
     }

@@ -1,0 +1,114 @@
+//! The seam to the log files: the few things that following asks of a file system, and the real one.
+//!
+//! Owns how a log is opened: never waiting for a FIFO, never anything but for reading. It knows no rotation, no
+//! position, and keeps nothing in mind.
+
+use std::ffi::OsString;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use super::identity::Identity;
+
+/// What stat(2) tells of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Which file it is.
+    pub identity: Identity,
+    /// Length in bytes.
+    pub size: u64,
+    /// When it was last written to, as the file system tells it: seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// Names that lead to it; 0 once it is deleted.
+    pub links: u64,
+    /// A regular file, and not a directory, FIFO, socket or device.
+    pub is_regular: bool,
+}
+
+/// An open log.
+pub trait LogFile: Send {
+    /// What the file is now.
+    fn stat(&self) -> io::Result<Stat>;
+    /// Reads at an offset; 0 at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+/// The paths that a pattern names, and those that could not be listed, each with the error.
+pub type Expanded = (Vec<PathBuf>, Vec<(PathBuf, io::Error)>);
+
+/// Where logs are.
+pub trait Files: Send + Sync {
+    /// The existing paths that a shell pattern names.
+    fn expand(&self, pattern: &str) -> Expanded;
+    /// Names in a directory, at most so many, in no order.
+    fn list(&self, directory: &Path, names_max: usize) -> io::Result<Vec<OsString>>;
+    /// What a path leads to, through symbolic links.
+    fn stat(&self, path: &Path) -> io::Result<Stat>;
+    /// Opens for reading, without waiting for whatever it may be.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
+}
+
+/// The file systems of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostFiles;
+
+impl Files for HostFiles {
+    fn expand(&self, pattern: &str) -> Expanded {
+        let (mut paths, mut problems) = (Vec::new(), Vec::new());
+        match glob::glob(pattern) {
+            Ok(entries) => {
+                for entry in entries {
+                    match entry {
+                        Ok(path) => paths.push(path),
+                        Err(error) => problems.push((error.path().to_owned(), error.into())),
+                    }
+                }
+            }
+            Err(error) => problems.push((PathBuf::from(pattern), io::Error::other(error))),
+        }
+        (paths, problems)
+    }
+
+    fn list(&self, directory: &Path, names_max: usize) -> io::Result<Vec<OsString>> {
+        let entries = std::fs::read_dir(directory)?;
+        Ok(entries.flatten().take(names_max).map(|entry| entry.file_name()).collect())
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        std::fs::metadata(path).map(|metadata| stat_of(&metadata))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
+        // Non-blocking: the name may have become a FIFO since somebody looked.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+        Ok(Box::new(file))
+    }
+}
+
+impl LogFile for File {
+    fn stat(&self) -> io::Result<Stat> {
+        self.metadata().map(|metadata| stat_of(&metadata))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
+fn stat_of(metadata: &Metadata) -> Stat {
+    let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Stat {
+        identity: Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born_ns: born.and_then(|age| u64::try_from(age.as_nanos()).ok()).unwrap_or(0),
+        },
+        size: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        links: metadata.nlink(),
+        is_regular: metadata.is_file(),
+    }
+}
