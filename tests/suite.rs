@@ -2,7 +2,9 @@
 
 mod chaos;
 mod commands;
+mod destinations;
 mod docs;
+mod fault_server;
 mod nginx;
 mod pipeline;
 mod security;

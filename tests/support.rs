@@ -288,6 +288,11 @@ impl Agent {
         self.settings.insert(format!("WATCHPOST_{name}"), value.to_owned());
     }
 
+    /// Sets a variable that is no setting of the agent's, for the next start.
+    pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
     /// A command of the binary with the agent's settings and no others.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(WATCHPOST);
@@ -308,8 +313,13 @@ impl Agent {
 
     /// Starts the agent.
     pub(crate) fn start_without_waiting(&mut self) {
-        let output = self.directory.join("agent.out");
-        self.process = Some(Process::start(&mut self.command(&["run"]), &output));
+        let mut command = self.command(&["run"]);
+        self.start_as(&mut command);
+    }
+
+    /// Starts the agent by a command of the test's own, which becomes the agent.
+    pub(crate) fn start_as(&mut self, command: &mut Command) {
+        self.process = Some(Process::start(command, &self.directory.join("agent.out")));
     }
 
     /// Everything the agent has printed so far.
@@ -320,6 +330,11 @@ impl Agent {
     /// The process number.
     pub(crate) fn id(&self) -> u32 {
         self.process.as_ref().expect("it runs").id()
+    }
+
+    /// The exit code, if it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.process.as_mut().expect("it was started").ended()
     }
 
     /// kill -9.

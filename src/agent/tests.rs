@@ -1,5 +1,7 @@
 //! The pipeline on a real directory with a clock that the test moves, stopped at any record of its log.
 
+mod outage;
+
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;

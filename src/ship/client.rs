@@ -8,7 +8,7 @@ use std::io;
 use std::net::IpAddr;
 
 use reqwest::{Certificate, Client, Url};
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 use super::sender::SenderOptions;
 
@@ -40,11 +40,16 @@ pub(super) fn build(options: &SenderOptions, url: &Url) -> Result<Client, String
         (_, true) => builder,
         (_, false) => builder.tls_certs_merge(roots),
     };
-    if is_loopback(url) {
-        // A proxy on another machine would look for the destination on itself.
+    if !may_use_proxy(url) {
         builder = builder.no_proxy();
     }
     builder.build().map_err(condense)
+}
+
+/// Whether the proxy that the environment names may be used. Through a tunnel it learns host and port; of plain HTTP it
+/// would see the whole address, which is a credential. And for loopback it would look on its own machine.
+fn may_use_proxy(url: &Url) -> bool {
+    url.scheme() == "https" && !is_loopback(url)
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -72,8 +77,17 @@ pub(super) fn condense(error: reqwest::Error) -> String {
         if let Some(tls) = tls_words(error) {
             return format!("{stage}: tls: {tls}");
         }
+        if let Some(error) = error.downcast_ref::<hyper::Error>().filter(|error| error.is_parse()) {
+            return format!(
+                "{stage}: what answers there does not speak HTTP: {}",
+                lower_first(&error.to_string())
+            );
+        }
         if error.to_string() == "dns error" {
             said.push("dns".to_owned());
+        }
+        if error.to_string().ends_with("proxy authorization required") {
+            return format!("{stage}: the proxy asks for credentials; correct HTTPS_PROXY");
         }
         deepest = Some(error);
         cause = error.source();
@@ -99,6 +113,18 @@ fn tls_words(error: &(dyn Error + 'static)) -> Option<String> {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "the certificate is for another name".to_owned(),
+        rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
+            "the certificate is not signed by the authority that it names".to_owned()
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::ProtocolVersion
+            | AlertDescription::HandshakeFailure
+            | AlertDescription::InsufficientSecurity,
+        )
+        | rustls::Error::PeerIncompatible(_) => {
+            "the destination has no TLS in common with this agent, which needs 1.2 or 1.3".to_owned()
+        }
+        rustls::Error::InvalidMessage(_) => "what answers there does not speak TLS".to_owned(),
         other => lower_first(&other.to_string()),
     })
 }
@@ -129,6 +155,19 @@ fn lower_first(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_is_used_where_it_learns_no_path_and_can_find_the_destination() {
+        for (url, expected) in [
+            ("https://collectors.sumologic.com/x", true),
+            ("https://10.0.0.1/x", true),
+            ("http://collectors.sumologic.com/x", false),
+            ("https://localhost/x", false),
+            ("https://[::1]/x", false),
+        ] {
+            assert_eq!(may_use_proxy(&url.parse().expect("a valid address")), expected, "{url}");
+        }
+    }
 
     #[test]
     fn loopback_is_known_in_every_spelling() {

@@ -97,7 +97,8 @@ impl fmt::Debug for Mailbox {
 
 impl Mailbox {
     /// An empty mailbox. `on_verdict` is called, with no lock held, whenever [`Mailbox::take_verdict`] has
-    /// something new or [`Mailbox::is_free`] turned true; it rings the pipeline's condition variable.
+    /// something new or [`Mailbox::is_free`] turned true, and when an attempt failed; it rings the pipeline's condition
+    /// variable, and the pipeline shows what there is to show.
     pub fn new(on_verdict: Box<dyn Fn() + Send + Sync>) -> Mailbox {
         Mailbox {
             slot: Mutex::new(Slot::Empty),
@@ -158,7 +159,8 @@ impl Mailbox {
         }
     }
 
-    fn begin(&self) -> Option<Outgoing> {
+    /// The next batch, if there is one; from here on it is under way.
+    pub(crate) fn begin(&self) -> Option<Outgoing> {
         let mut slot = self.slot();
         match std::mem::replace(&mut *slot, Slot::InFlight) {
             Slot::Offered(outgoing) => Some(outgoing),
@@ -170,7 +172,7 @@ impl Mailbox {
     }
 
     /// Leaves the verdict on the batch under way.
-    pub(super) fn judge(&self, seq: u64, verdict: Verdict) {
+    pub(crate) fn judge(&self, seq: u64, verdict: Verdict) {
         *self.slot() = Slot::Judged(seq, verdict);
         (self.on_verdict)();
     }
@@ -178,6 +180,11 @@ impl Mailbox {
     /// Gives up the batch under way with no verdict: it counts as never acknowledged.
     pub(super) fn abandon(&self) {
         *self.slot() = Slot::Empty;
+        (self.on_verdict)();
+    }
+
+    /// Has the pipeline show what [`Mailbox::delivery`] tells now, and not only at its next look.
+    pub(super) fn announce(&self) {
         (self.on_verdict)();
     }
 

@@ -239,6 +239,9 @@ impl Sender {
             }
         });
         log_change(before, decision, error.as_deref().unwrap_or_default());
+        if due.is_some() {
+            self.mailbox.announce();
+        }
         due
     }
 }

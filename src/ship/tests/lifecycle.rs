@@ -20,6 +20,7 @@ async fn the_state_follows_what_happens() {
     mailbox.offer(outgoing(1)).expect("the mailbox is free");
     until(|| state() == DeliveryState::Retrying).await;
     assert!(mailbox.delivery(Instant::now()).next_try_in_s.is_some());
+    tokio::time::timeout(DEADLINE, rung.notified()).await.expect("a failure is shown at once");
     until(|| server.seen().len() == 2).await;
     let status = mailbox.delivery(Instant::now());
     assert_eq!(
