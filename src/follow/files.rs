@@ -84,6 +84,9 @@ impl Files for HostFiles {
         // Non-blocking: the name may have become a FIFO since somebody looked.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+        if is_of_kernel(&file) {
+            return Ok(Box::new(KernelFile(file)));
+        }
         Ok(Box::new(file))
     }
 }
@@ -96,6 +99,26 @@ impl LogFile for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
     }
+}
+
+/// A file of proc or sysfs: called regular, but of no size, and made anew at each look. It is no log.
+struct KernelFile(File);
+
+impl LogFile for KernelFile {
+    fn stat(&self) -> io::Result<Stat> {
+        LogFile::stat(&self.0).map(|stat| Stat { is_regular: false, ..stat })
+    }
+
+    fn read_at(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+fn is_of_kernel(file: &File) -> bool {
+    /// linux/magic.h.
+    const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
+    rustix::fs::fstatfs(file)
+        .is_ok_and(|disk| [rustix::fs::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&disk.f_type))
 }
 
 fn stat_of(metadata: &Metadata) -> Stat {

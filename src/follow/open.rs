@@ -75,23 +75,12 @@ pub(super) fn open(files: &dyn Files, path: &Path) -> Result<Opened, Refusal> {
     if !stat.is_regular {
         return Err(not_a_file());
     }
-    if is_kernel_file(&file) {
-        return Err(Refusal { state: "not_a_file", message: "made up by the kernel, no log".to_owned() });
-    }
     let mut magic = [0; 2];
     let read = read_full_at(&*file, &mut magic, 0).map_err(|error| refusal(&error))?;
     if read == 2 && magic == GZIP_MAGIC {
         return Err(compressed("compressed; only plain text is followed (leave gzip out of access_log)"));
     }
     Ok(Opened { file, identity: stat.identity })
-}
-
-/// Whether a file is one of proc or sysfs: called regular, but of no size, and read anew at each look.
-fn is_kernel_file(file: &File) -> bool {
-    /// linux/magic.h.
-    const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
-    rustix::fs::fstatfs(file)
-        .is_ok_and(|disk| [rustix::fs::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&disk.f_type))
 }
 
 fn not_a_file() -> Refusal {
