@@ -46,7 +46,9 @@
 //! Invariant: `totals` and `seq`, `lines` balance: what is in neither is held.
 //!
 //! Why `durable_len`: damage below it is bit rot, since it had been on disk; damage at or above the
-//! highest one is a write that a crash cut short, and everything from there on was never promised.
+//! highest one is taken for a write that a crash cut short, and everything from there on was never promised.
+//! Rot there can be told apart where the record is whole and no sector of it is zero: with a whole record
+//! behind it, it is damage like any other; at the very end the log goes back to before it, and says so.
 //! Why a list of older segments: it says what of them is valid, which a segment whose last write failed
 //! cannot say itself, and it makes a missing one visible.
 
