@@ -220,7 +220,7 @@ fn command_lines(document: &Document<'_>) -> Vec<String> {
 
 /// Every file that a document names is in the tree.
 fn paths(document: &Document<'_>) -> Vec<String> {
-    let in_tree = r"(^|[\s`(])(\./)?((src|parsers|config|tests|benches|docs|\.cargo)/[\w./-]*|[A-Z]+(\.md)?)($|[\s`),])";
+    let in_tree = r"(^|[\s`(])(\./)?((src|parsers|config|tests|benches|docs|fuzz|\.cargo)/[\w./-]*|[A-Z]+(\.md)?)($|[\s`),])";
     let expression = regex::Regex::new(in_tree).expect("it compiles");
     let mut complaints = BTreeSet::new();
     let shell = fenced(document.text, "sh");

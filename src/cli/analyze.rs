@@ -27,6 +27,8 @@ use super::{Failure, exit, grouped, printable, printable_json};
 use crate::agent::line_reader::LineReader;
 use crate::config::Config;
 
+#[cfg(fuzzing)]
+pub use self::input::lines_of;
 pub(super) use self::report::rfc3339;
 
 /// What stands for stdin.

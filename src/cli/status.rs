@@ -122,6 +122,13 @@ async fn fetch(address: SocketAddr, token: Option<&Secret>) -> Result<Vec<u8>, S
     Ok(body)
 }
 
+/// The view of any answer, as the fuzz target asks for it.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn rendered(status: &serde_json::Value) -> String {
+    view::render(status)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -32,4 +32,6 @@ pub use delivery::{DeliveryState, DeliveryStatus};
 pub use destination::SenderError;
 pub use mailbox::{Mailbox, Outgoing, Verdict};
 pub use reach::{Reachability, check_destination, check_with};
+#[cfg(fuzzing)]
+pub use redact::cleaned;
 pub use sender::{SenderLimits, SenderOptions, run};

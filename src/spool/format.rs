@@ -46,7 +46,9 @@
 //! Invariant: `totals` and `seq`, `lines` balance: what is in neither is held.
 //!
 //! Why `durable_len`: damage below it is bit rot, since it had been on disk; damage at or above the
-//! highest one is a write that a crash cut short, and everything from there on was never promised.
+//! highest one is taken for a write that a crash cut short, and everything from there on was never promised.
+//! Rot there can be told apart where the record is whole and no sector of it is zero: with a whole record
+//! behind it, it is damage like any other; at the very end the log goes back to before it, and says so.
 //! Why a list of older segments: it says what of them is valid, which a segment whose last write failed
 //! cannot say itself, and it makes a missing one visible.
 
@@ -66,6 +68,8 @@ pub(super) const HEADER_BYTES: usize = 56;
 pub(super) const RECORD_BYTES_MAX: u64 = 32 << 20;
 /// Records begin at multiples of this.
 pub(super) const ALIGN_BYTES: u64 = 8;
+/// No spool lives to count so far. A greater number is damage, whatever its checksum says, so that sums stay sums.
+pub(super) const COUNT_MAX: u64 = 1 << 48;
 /// The first bytes of every record.
 pub(super) const MAGIC: [u8; 4] = *b"WPSL";
 
@@ -129,8 +133,8 @@ impl Header {
             flags: reader.u8()?,
             version: reader.u16()?,
             nonce: reader.u64()?,
-            seq: reader.u64()?,
-            lines: reader.u64()?,
+            seq: reader.count()?,
+            lines: reader.count()?,
             durable_len: reader.u32()?,
             head_len: reader.u32()?,
             body_len: reader.u32()?,
@@ -313,8 +317,8 @@ impl Prelude {
     fn decode(reader: &mut Reader<'_>) -> Option<Prelude> {
         Some(Prelude {
             agent: AgentId(reader.take(16)?.try_into().ok()?),
-            epoch: reader.u64()?,
-            settled: reader.u64()?,
+            epoch: reader.count()?,
+            settled: reader.count()?,
             totals: Totals::decode(reader)?,
         })
     }
@@ -340,19 +344,19 @@ impl Totals {
     fn decode(reader: &mut Reader<'_>) -> Option<Totals> {
         let mut totals = Totals {
             delivered: Delivered {
-                batches: reader.u64()?,
-                records: reader.u64()?,
-                lines: reader.u64()?,
-                bytes: reader.u64()?,
-                raw_bytes: reader.u64()?,
+                batches: reader.count()?,
+                records: reader.count()?,
+                lines: reader.count()?,
+                bytes: reader.count()?,
+                raw_bytes: reader.count()?,
             },
-            dropped_batches: reader.u64()?,
-            dropped_lines: reader.u64()?,
-            split_batches: reader.u64()?,
+            dropped_batches: reader.count()?,
+            dropped_lines: reader.count()?,
+            split_batches: reader.count()?,
             lost: BTreeMap::new(),
         };
         for _ in 0..reader.u8()? {
-            totals.lost.insert(reader.u8()?, Loss { lines: reader.u64()?, bytes: reader.u64()? });
+            totals.lost.insert(reader.u8()?, Loss { lines: reader.count()?, bytes: reader.count()? });
         }
         Some(totals)
     }
@@ -393,9 +397,10 @@ impl Entry {
         out
     }
 
-    pub(super) fn decode(head: &[u8]) -> Result<Entry, DecodeError> {
+    /// The entry of a head; its bodies must fit the `body_len` of the record.
+    pub(super) fn decode(head: &[u8], body_len: u32) -> Result<Entry, DecodeError> {
         let mut reader = Reader(head);
-        let settled = reader.u64().ok_or(DecodeError::Damaged)?;
+        let settled = reader.count().ok_or(DecodeError::Damaged)?;
         let totals = Totals::decode(&mut reader).ok_or(DecodeError::Damaged)?;
         let count = reader.u16().ok_or(DecodeError::Damaged)?;
         let mut batches = Vec::new();
@@ -403,6 +408,9 @@ impl Entry {
             batches.push(BatchMeta::decode(&mut reader)?);
         }
         let changes = reader.changes().ok_or(DecodeError::Damaged)?;
+        if batches.iter().map(|batch| u64::from(batch.body_len)).sum::<u64>() > u64::from(body_len) {
+            return Err(DecodeError::Damaged);
+        }
         Ok(Entry { settled, totals, batches, changes })
     }
 }
@@ -424,7 +432,7 @@ impl BatchMeta {
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<BatchMeta, DecodeError> {
-        let mut identity = || Some((reader.u64()?, reader.u64()?, reader.u8()?));
+        let mut identity = || Some((reader.count()?, reader.count()?, reader.u8()?));
         let (epoch, seq, stream) = identity().ok_or(DecodeError::Damaged)?;
         let stream = Stream::from_code(stream).ok_or(DecodeError::Newer)?;
         let mut rest = || {
@@ -433,7 +441,7 @@ impl BatchMeta {
                 seq,
                 stream,
                 created_ms: reader.i64()?,
-                lines: reader.u64()?,
+                lines: reader.count()?,
                 records: reader.u32()?,
                 raw_bytes: reader.u32()?,
                 body_len: reader.u32()?,
@@ -496,6 +504,11 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    /// A number of batches, lines or bytes since the first start.
+    fn count(&mut self) -> Option<u64> {
+        self.u64().filter(|count| *count <= COUNT_MAX)
     }
 
     fn i64(&mut self) -> Option<i64> {

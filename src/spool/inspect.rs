@@ -137,7 +137,7 @@ impl Log {
                 view.state_entries = state.len();
             }
             Some(Kind::Entry) => {
-                let entry = Entry::decode(&record.head)?;
+                let entry = Entry::decode(&record.head, record.header.body_len)?;
                 self.settled = entry.settled;
                 for (offset, meta) in bodies(record.offset, &record.header, &entry) {
                     let intact = matches!(read_body(disk, number, offset, meta), Ok(Ok(_)));

@@ -284,7 +284,7 @@ fn bodies_intact<D: Disk>(disk: &D, number: u64, record: &Record) -> io::Result<
     if record.header.kind() != Ok(Some(Kind::Entry)) {
         return Ok(true);
     }
-    let Ok(entry) = Entry::decode(&record.head) else { return Ok(true) };
+    let Ok(entry) = Entry::decode(&record.head, record.header.body_len) else { return Ok(true) };
     for (offset, meta) in bodies(record.offset, &record.header, &entry) {
         if read_body(disk, number, offset, meta)?.is_err() {
             return Ok(false);
@@ -354,7 +354,7 @@ impl Recovered {
                 }
             }
             Some(Kind::Entry) => {
-                if let Some(entry) = understood(name, Entry::decode(&record.head))? {
+                if let Some(entry) = understood(name, Entry::decode(&record.head, record.header.body_len))? {
                     self.entry(entry, segment);
                 }
             }
@@ -375,6 +375,7 @@ impl Recovered {
         self.image.tally.totals = entry.totals;
         for meta in &entry.batches {
             self.epoch = self.epoch.max(meta.epoch);
+            self.image.tally.seq = self.image.tally.seq.max(meta.seq);
             // A batch written twice, since its first segment was in doubt, counts where it stands first.
             if meta.seq > self.seq_seen {
                 self.seq_seen = meta.seq;
@@ -421,7 +422,9 @@ impl Recovered {
 
     /// What was put in and is neither delivered, lost, split nor held was damaged.
     fn reconcile(&mut self) {
-        let Tally { seq, lines, totals, .. } = &mut self.image.tally;
+        let Tally { seq, lines, settled, totals } = &mut self.image.tally;
+        // A number that is settled was given: none is given twice.
+        *seq = (*seq).max(*settled);
         let known_batches =
             totals.delivered.batches + totals.dropped_batches + totals.split_batches + self.held.batches;
         let known_lines = totals.delivered.lines + totals.dropped_lines + self.held.lines;
@@ -472,7 +475,7 @@ fn each_batch<D: Disk>(
     loop {
         match walker.step()? {
             Step::Record(record) if record.header.kind() == Ok(Some(Kind::Entry)) => {
-                let Ok(entry) = Entry::decode(&record.head) else { continue };
+                let Ok(entry) = Entry::decode(&record.head, record.header.body_len) else { continue };
                 for (offset, meta) in bodies(record.offset, &record.header, &entry) {
                     if meta.seq > last {
                         last = meta.seq;

@@ -177,7 +177,7 @@ impl<D: Disk> Spool<D> {
                 if record.header.kind() != Ok(Some(Kind::Entry)) {
                     continue;
                 }
-                let Ok(entry) = Entry::decode(&record.head) else { continue };
+                let Ok(entry) = Entry::decode(&record.head, record.header.body_len) else { continue };
                 let found =
                     bodies(record.offset, &record.header, &entry).find(|(_, meta)| meta.seq > settled);
                 if let Some((body_offset, meta)) = found {

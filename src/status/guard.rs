@@ -121,6 +121,18 @@ pub(super) fn check<Body>(
     Ok(())
 }
 
+/// The check, as the fuzz target asks it.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn admits(
+    request: &Request<()>,
+    local: SocketAddr,
+    host_name: Option<&str>,
+    token: Option<&str>,
+) -> bool {
+    check(request, local, host_name, &Keys::new(token.map(Secret::new).as_ref())).is_ok()
+}
+
 /// Whether `name` (of a Host header) is a name of the port bound at `local`.
 fn names_port(name: &str, local: SocketAddr, host_name: Option<&str>) -> bool {
     /// What a client leaves out of Host and Origin.

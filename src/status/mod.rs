@@ -13,6 +13,8 @@ mod server;
 mod snapshot;
 
 pub use board::Board;
+#[cfg(fuzzing)]
+pub use guard::admits;
 pub use health::{DELIVERY_BAD_STATES, FILE_UNREADABLE, SPOOL_BAD_STATES};
 pub use server::{CONNECTIONS_MAX, Options, serve};
 pub use snapshot::{

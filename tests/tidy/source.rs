@@ -72,7 +72,8 @@ impl RustFile {
         let is_test_file = path.starts_with("tests/")
             || path.contains("/tests/")
             || path.ends_with("/tests.rs")
-            || path.starts_with("benches/");
+            || path.starts_with("benches/")
+            || path.starts_with("fuzz/");
         let ranges = if is_test_file { iter::once(0..code.len()).collect() } else { test_ranges(&code) };
         let production = blank(&code, |at| ranges.iter().any(|range| range.contains(&at)));
         let test = blank(&code, |at| !ranges.iter().any(|range| range.contains(&at)));

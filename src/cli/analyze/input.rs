@@ -80,6 +80,16 @@ pub(super) fn for_each_line(
     Ok(())
 }
 
+/// The lines of any bytes and whether their end was reached, as the fuzz target asks for them.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub fn lines_of(bytes: Vec<u8>) -> (Vec<Vec<u8>>, bool) {
+    let (mut lines, mut block) = (Vec::new(), vec![0; BLOCK_BYTES]);
+    let Ok(mut reader) = unpacked(Cursor::new(bytes)) else { return (lines, false) };
+    let read = for_each_line(&mut *reader, &mut block, |line, _| lines.push(line.to_vec()));
+    (lines, read.is_ok())
+}
+
 fn give(line: &[u8], take: &mut impl FnMut(&[u8], bool)) {
     match line.get(..LINE_BYTES_MAX) {
         Some(beginning) if line.len() > LINE_BYTES_MAX => take(beginning, true),

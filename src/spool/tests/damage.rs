@@ -2,6 +2,7 @@
 
 use crate::record::{Loss, LossReason};
 
+use super::super::format::{BatchMeta, Entry, Kind, Stamp, Totals, encode_record};
 use super::super::walk::{segment_name, segment_number};
 use super::*;
 
@@ -159,4 +160,42 @@ fn files_of_other_names_and_garbage_do_no_harm() {
     let mut spool = open(&disk);
     assert_eq!(drain(&mut spool).len(), 3);
     assert_eq!(disk.content("notes.txt"), b"hello");
+}
+
+/// Found by fuzzing: a record with a right checksum and numbers that contradict each other made the next batch
+/// bear a number that counted as settled, or as taken, so that it was held and never offered.
+#[test]
+fn numbers_that_contradict_each_other_hold_back_no_later_batch() {
+    let check = |header_seq: u64, settled: u64, batch_seq: u64, body_len: u32| {
+        let meta = BatchMeta {
+            epoch: 1,
+            seq: batch_seq,
+            stream: Stream::AccessLines,
+            created_ms: 0,
+            lines: 1,
+            records: 1,
+            raw_bytes: 1,
+            body_len,
+            body_crc: crc32fast::hash(b"old"),
+            labels: Labels::default(),
+        };
+        let entry = Entry { settled, totals: Totals::default(), batches: vec![meta], changes: vec![] };
+        let stamp = Stamp { nonce: 1, seq: header_seq, lines: 1, durable_len: 0 };
+        let disk = SimDisk::default();
+        disk.put(&segment_name(1), &encode_record(Kind::Entry, stamp, &entry.encode(), b"old"));
+        segments(&disk).unwrap();
+        let mut spool = open(&disk);
+        drain(&mut spool);
+        let id = spool.append(Some(batch(1, b"next")), vec![]).unwrap().unwrap();
+        spool.commit(at(1)).unwrap();
+        let offered = spool.oldest().map(|batch| (batch.id, batch.body));
+        assert_eq!(offered, Some((id, b"next".to_vec())), "{header_seq} {settled} {batch_seq}");
+    };
+    check(1, 0, 1, 3);
+    check(1, 5, 1, 3);
+    check(1, 0, 4, 3);
+    check(1, u64::MAX, u64::MAX, 3);
+    check(u64::MAX, 0, 1, 3);
+    // A body that would end far behind its record, of the memory that it would take to read.
+    check(1, 0, 1, u32::MAX);
 }
