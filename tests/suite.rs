@@ -4,6 +4,7 @@ mod chaos;
 mod commands;
 mod docs;
 mod nginx;
+mod peers;
 mod pipeline;
 mod shipped_config;
 mod support;
