@@ -6,6 +6,7 @@ mod docs;
 mod nginx;
 mod peers;
 mod pipeline;
+mod rotation;
 mod shipped_config;
 mod support;
 mod tidy;

@@ -155,16 +155,21 @@ pub(crate) fn compress(path: &Path) {
 }
 
 /// What arrived, by the numbers of the lines.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// Numbers below those written that never arrived.
-    pub(crate) lost: u64,
+    /// Numbers below those written that never arrived, in their order.
+    pub(crate) missing: Vec<u64>,
     /// Arrivals of a number beyond its first.
     pub(crate) twice: u64,
     /// Records that are no whole line of the writer's.
     pub(crate) foreign: u64,
-    /// The first and the last number that is missing.
-    pub(crate) lost_between: Option<(usize, usize)>,
+}
+
+impl std::fmt::Debug for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ends = self.missing.first().zip(self.missing.last());
+        write!(f, "{} missing {ends:?}, {} twice, {} foreign", self.missing.len(), self.twice, self.foreign)
+    }
 }
 
 /// Counts the stored records of the log category against the numbers from 0 to `written`.
@@ -172,7 +177,7 @@ pub(crate) fn tally(store: &Path, written: u64) -> Tally {
     let mut arrivals = vec![0_u32; usize::try_from(written).expect("a count")];
     let mut tally = Tally::default();
     let Ok(file) = File::open(store.join("watchpost_nginx_access.ndjson")) else {
-        return Tally { lost: written, ..Tally::default() };
+        return Tally { missing: (0..written).collect(), ..Tally::default() };
     };
     for record in BufReader::new(file).lines() {
         let record = record.expect("text");
@@ -184,9 +189,8 @@ pub(crate) fn tally(store: &Path, written: u64) -> Tally {
             None => tally.foreign += 1,
         }
     }
-    let missing: Vec<usize> = (0..arrivals.len()).filter(|number| arrivals[*number] == 0).collect();
-    tally.lost = missing.len() as u64;
-    tally.lost_between = missing.first().copied().zip(missing.last().copied());
+    tally.missing =
+        (0..written).zip(&arrivals).filter(|(_, count)| **count == 0).map(|(number, _)| number).collect();
     tally
 }
 
@@ -201,7 +205,9 @@ fn number_of(record: &str) -> Option<usize> {
 
 /// One scenario: a log, an agent of several lives, a destination that comes and goes.
 pub(crate) struct Scenario {
-    pub(crate) name: &'static str,
+    /// The table that its row belongs to.
+    table: &'static str,
+    name: &'static str,
     pub(crate) agent: Agent,
     pub(crate) receiver: Receiver,
     pub(crate) log: PathBuf,
@@ -221,7 +227,7 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     /// An agent that follows `pattern`, which is the log's name with what stands behind it; not started yet.
-    pub(crate) fn new(name: &'static str, factor: f64, behind_name: &str) -> Scenario {
+    pub(crate) fn new(table: &'static str, name: &'static str, factor: f64, behind_name: &str) -> Scenario {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let receiver = Receiver::start(directory.path());
         let log = directory.path().join("access.log");
@@ -230,6 +236,7 @@ impl Scenario {
         agent.set("FLUSH_INTERVAL", if factor < 1.0 { "300ms" } else { "1s" });
         let balance = Some(BalanceWatch::start(agent.address));
         Scenario {
+            table,
             name,
             agent,
             receiver,
@@ -245,6 +252,10 @@ impl Scenario {
             drain_since: Instant::now(),
             _directory: directory,
         }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The timeline begins now.
@@ -277,6 +288,11 @@ impl Scenario {
         self.drain_since = Instant::now();
     }
 
+    /// The last line is written: from here on it is catching up.
+    pub(crate) fn drain_from_now(&mut self) {
+        self.drain_since = Instant::now();
+    }
+
     fn remember_repeats(&mut self) {
         let stats = self.receiver.stats();
         self.duplicates += number(&stats, "/duplicates");
@@ -289,20 +305,20 @@ impl Scenario {
         self.peak_kib = self.peak_kib.max(peak_kib(self.agent.id()));
     }
 
-    /// Waits until all is shipped, or until nothing moves any more; then counts, prints the row and judges: nothing
-    /// lost, nothing twice but whole batches that are known by their key, at most one a kill.
-    pub(crate) fn judge(&mut self, written: u64) -> Row {
+    /// Waits until all is shipped, or until nothing moves any more; then counts and prints the row.
+    pub(crate) fn count(&mut self, written: u64) -> Outcome {
         let status = self.wait_rest(written);
         let drained = self.drain_since.elapsed();
         self.measure();
         self.remember_repeats();
         let tally = tally(&self.receiver.store, written);
-        let polls = self.balance.take().expect("judged once").finish();
+        let polls = self.balance.take().expect("counted once").finish();
         println!(
-            "peers | {} | {written} lines | {} lost | {} twice ({} identical batches) | {} kills | drained in {:.1} s | \
+            "{} | {} | {written} lines | {} lost | {} twice ({} identical batches) | {} kills | drained in {:.1} s | \
              {:.1} MiB peak | {:.2} CPU s | {polls} balanced answers",
+            self.table,
             self.name,
-            tally.lost,
+            tally.missing.len(),
             tally.twice,
             self.duplicates,
             self.kills,
@@ -311,13 +327,20 @@ impl Scenario {
             self.cpu_s
         );
         let told = format!("{}: {tally:?}\n{}\n{}", self.name, status["ledger"], self.agent.output());
-        assert!(tally.lost == 0 && tally.twice == 0 && tally.foreign == 0, "{told}");
+        assert_eq!((tally.twice, tally.foreign), (0, 0), "{told}");
         assert!(self.duplicates <= self.kills, "at most one batch a kill, not {}: {told}", self.duplicates);
         assert_eq!(self.conflicts, 0, "a repeated batch is the same, byte for byte: {told}");
-        assert_eq!(number(&status, "/ledger/lines/read"), written, "read once: {told}");
-        assert_eq!(number(&status, "/ledger/lines/lost"), 0, "{told}");
         assert!(!self.agent.output().contains("panicked"), "{told}");
-        Row { peak_kib: self.peak_kib }
+        Outcome { status, tally, peak_kib: self.peak_kib, told }
+    }
+
+    /// Counts, and judges: nothing lost, nothing twice but whole batches that are known by their key, at most one a kill.
+    pub(crate) fn judge(&mut self, written: u64) -> Outcome {
+        let outcome = self.count(written);
+        assert!(outcome.tally.missing.is_empty(), "{}", outcome.told);
+        assert_eq!(number(&outcome.status, "/ledger/lines/read"), written, "read once: {}", outcome.told);
+        assert_eq!(number(&outcome.status, "/ledger/lines/lost"), 0, "{}", outcome.told);
+        outcome
     }
 
     /// Waits until all is shipped, or until nothing has moved for [`QUIET`].
@@ -348,9 +371,13 @@ impl Scenario {
     }
 }
 
-/// What a scenario may judge further.
-pub(crate) struct Row {
+/// What came of a scenario.
+pub(crate) struct Outcome {
+    pub(crate) status: Value,
+    pub(crate) tally: Tally,
     pub(crate) peak_kib: u64,
+    /// For the message of an assertion.
+    pub(crate) told: String,
 }
 
 /// CPU time of a process so far, user and system.
