@@ -199,6 +199,11 @@ impl Follower {
         if let Some(lost_bytes) = turn.lost_bytes {
             self.notices.push(Notice::Rewritten { path: file.path.clone(), lost_bytes });
         }
+        if turn.compressed {
+            self.block_compressed(id);
+            turn.finished = true;
+            return turn;
+        }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
         if turn.finished && self.has_older(id) {
             turn.finished = false;
@@ -210,6 +215,18 @@ impl Follower {
             self.files.remove(&id);
         }
         turn
+    }
+
+    /// Lets a file go that was empty when it was opened and turns out to be compressed: it is named as one that is
+    /// not read, and its name is looked at again at every scan.
+    fn block_compressed(&mut self, id: u64) {
+        let Some(file) = self.files.remove(&id) else { return };
+        self.removed.push(id);
+        if file.is_named() {
+            let message = open::COMPRESSED.to_owned();
+            let blocked = Blocked { state: "compressed", message, start_at: None, unlisted: false };
+            self.blocked.insert(file.path, blocked);
+        }
     }
 
     /// What happened since the last call.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use memchr::{memchr, memchr_iter, memrchr};
 
 use super::identity::{Head, Identity, Tail, read_full_at};
+use super::open::is_gzip;
 use super::position::Position;
 
 /// Bytes of a line that are kept; the rest of a longer one is counted and left out. Sumo cuts field
@@ -66,6 +67,8 @@ pub struct Turn {
     pub lost_bytes: Option<u64>,
     /// The file has lost its name and was read to its end; it can be let go.
     pub finished: bool,
+    /// What has come into the file, which was empty, is compressed: no line of it will ever be read.
+    pub compressed: bool,
 }
 
 /// A line longer than one read, as far as it was scanned.
@@ -235,6 +238,10 @@ impl Tracked {
         turn: &mut Turn,
     ) -> io::Result<()> {
         self.look(now, turn)?;
+        if self.offset == 0 && self.size > 0 && self.long.is_none() && is_gzip(&self.file)? {
+            turn.compressed = true;
+            return Ok(());
+        }
         loop {
             if turn.bytes >= bytes_max {
                 turn.more = true;
