@@ -3,6 +3,7 @@
 mod chaos;
 mod commands;
 mod docs;
+mod memory;
 mod nginx;
 mod peers;
 mod pipeline;

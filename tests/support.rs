@@ -247,6 +247,8 @@ pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
     pub(crate) directory: PathBuf,
     settings: BTreeMap<String, String>,
+    /// The soft limit of open files that it is started with.
+    open_files_max: Option<u64>,
     process: Option<Process>,
 }
 
@@ -254,8 +256,13 @@ impl Agent {
     /// Settings for an agent that reads `logs` from their beginning; nothing is started yet.
     pub(crate) fn new(directory: &Path, logs: &str) -> Agent {
         let address = free_address();
-        let mut agent =
-            Agent { address, directory: directory.to_owned(), settings: BTreeMap::new(), process: None };
+        let mut agent = Agent {
+            address,
+            directory: directory.to_owned(),
+            settings: BTreeMap::new(),
+            open_files_max: None,
+            process: None,
+        };
         agent.set("ACCESS_LOGS", logs);
         agent.set("READ_FROM", "beginning");
         agent.set("STATE_DIR", &directory.join("state").display().to_string());
@@ -270,6 +277,11 @@ impl Agent {
     /// Sets `WATCHPOST_<name>` for the next start.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.settings.insert(format!("WATCHPOST_{name}"), value.to_owned());
+    }
+
+    /// Sets the soft limit of open files for the next start, as a login shell or a service manager would.
+    pub(crate) fn limit_open_files(&mut self, files: u64) {
+        self.open_files_max = Some(files);
     }
 
     /// A command of the binary with the agent's settings and no others.
@@ -293,7 +305,13 @@ impl Agent {
     /// Starts the agent.
     pub(crate) fn start_without_waiting(&mut self) {
         let output = self.directory.join("agent.out");
-        self.process = Some(Process::start(&mut self.command(&["run"]), &output));
+        let mut command = self.command(&["run"]);
+        if let Some(files) = self.open_files_max {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit -S -n {files} && exec \"$0\" run"), WATCHPOST]);
+            command = with_environment_of(limited, &command);
+        }
+        self.process = Some(Process::start(&mut command, &output));
     }
 
     /// Everything the agent has printed so far.
@@ -358,6 +376,12 @@ impl Agent {
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the binary runs")
     }
+}
+
+/// The command with the environment of another one and nothing else.
+fn with_environment_of(mut command: Command, other: &Command) -> Command {
+    command.env_clear().envs(other.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
 }
 
 /// Asks for `/status` ten times a second and remembers whether the ledger ever failed to balance.
