@@ -86,8 +86,8 @@ fn a_backlog_in_the_spool_takes_no_memory() {
     receiver.stop();
     let mut agent = Agent::new(directory.path(), &log.display().to_string());
     agent.set("SUMO_URL", &receiver.url());
-    // Of small batches there are the most.
-    agent.set("BATCH_MAX", "20KB");
+    // Of small batches there are the most: more than ten thousand at the full size.
+    agent.set("BATCH_MAX", if is_full() { "100KB" } else { "20KB" });
     agent.start();
     wait_within(BACKLOG_PATIENCE, "all lines to be held", || {
         let status = get_json(agent.address, "/status")?;
