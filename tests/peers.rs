@@ -92,6 +92,7 @@ fn a_kill_in_the_middle_of_a_backlog_loses_nothing() {
     scenario.wait_read(lines / 10);
     scenario.kill();
     scenario.agent.start();
+    scenario.drain_from_now();
     let status = scenario.agent.status();
     assert!(number(&status, "/ledger/lines/shipped") < lines, "killed too late: {}", status["ledger"]);
     scenario.judge(lines);

@@ -26,6 +26,9 @@ const LATE_MS: std::ops::Range<u64> = 0..60;
 /// Every fifth time they are as late as this.
 const VERY_LATE: Duration = Duration::from_millis(400);
 
+/// How late a real nginx is told to open its log anew.
+const TOLD_LATE: Duration = Duration::from_secs(2);
+
 /// One kind of rotation.
 struct Kind {
     name: &'static str,
@@ -71,7 +74,6 @@ fn play(kind: &Kind) -> (Scenario, u64) {
         wait_out(kind.pause.saturating_sub(begun.elapsed()));
     }
     let written = workers.finish();
-    scenario.drain_from_now();
     println!("rotation | {} | {} rotations", kind.name, kind.rotations());
     (scenario, written)
 }
@@ -189,7 +191,6 @@ fn three_compressed_rotations_by_logrotate_while_the_agent_is_dead_are_caught_up
     scenario.agent.start();
     wait_out(Duration::from_millis(300));
     let written = workers.finish();
-    scenario.drain_from_now();
     scenario.judge(written);
 }
 
@@ -216,8 +217,8 @@ impl RealNginx {
         RealNginx { directory, nginx, receiver, agent, balance }
     }
 
-    /// Rotates so many times under load; every second time the workers are told that much later.
-    fn rotate_under_load(&self, rotations: u64, late: Duration) -> u64 {
+    /// Rotates so many times under load; now and then the workers are told seconds later, and write to the renamed log.
+    fn rotate_under_load(&self, rotations: u64, late_every: u64) -> u64 {
         let log = self.directory.path().join("access.log");
         let logrotate = Logrotate::new(&log, "rotate 500\n create 0640\n compress\n delaycompress");
         let load = Load::start(self.nginx.address);
@@ -225,8 +226,8 @@ impl RealNginx {
             let before = load.sent();
             wait_for("load between rotations", || (load.sent() > before + 500).then_some(()));
             logrotate.rotate();
-            if rotation % 2 == 0 {
-                wait_out(late);
+            if rotation % late_every == 0 {
+                wait_out(TOLD_LATE);
             }
             self.nginx.reopen_logs();
         }
@@ -253,14 +254,14 @@ impl RealNginx {
 #[test]
 fn ten_rotations_by_logrotate_under_load_lose_and_repeat_nothing() {
     let rig = RealNginx::start("");
-    let total = rig.rotate_under_load(Kind::new("nginx", 10, "").rotations(), Duration::from_millis(600));
+    let total = rig.rotate_under_load(Kind::new("nginx", 10, "").rotations(), 5);
     rig.judge("workers told late", total);
 }
 
 #[test]
 fn lines_that_nginx_holds_for_a_second_are_read_from_the_renamed_log() {
     let rig = RealNginx::start("buffer=32k flush=1s");
-    let total = rig.rotate_under_load(3, Duration::from_millis(1_500));
+    let total = rig.rotate_under_load(3, 2);
     rig.judge("buffer=32k flush=1s", total);
 }
 
@@ -269,7 +270,7 @@ fn lines_that_nginx_holds_for_a_second_are_read_from_the_renamed_log() {
 fn lines_that_nginx_holds_for_good_are_read_when_it_lets_them_go() {
     let mut rig = RealNginx::start("buffer=32k");
     let log = rig.directory.path().join("access.log");
-    let total = rig.rotate_under_load(2, Duration::from_millis(300));
+    let total = rig.rotate_under_load(2, 2);
     // The workers hold a part of the last lines still; nothing of it can be known.
     send(rig.nginx.address, 20, |index| format!("/ok/held/{index}"));
     Logrotate::new(&log, "rotate 500\n create 0640\n nocompress").rotate();

@@ -19,10 +19,10 @@ use crate::support::{Agent, BalanceWatch, Receiver, get_json, number, wait_for, 
 const WRITE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// An agent that has nothing left to read or to send for so long will not get any further.
-const QUIET: Duration = Duration::from_secs(5);
+const QUIET: Duration = Duration::from_secs(8);
 
 /// Longest wait for a scenario to come to rest.
-const REST_PATIENCE: Duration = Duration::from_secs(300);
+const REST_PATIENCE: Duration = Duration::from_secs(900);
 
 /// The kernel's clock ticks a second, as `/proc` counts CPU time.
 const CLOCK_TICKS: f64 = 100.0;
@@ -221,7 +221,8 @@ pub(crate) struct Scenario {
     duplicates: u64,
     conflicts: u64,
     balance: Option<BalanceWatch>,
-    drain_since: Instant,
+    /// The destination came back, or the agent; otherwise the last line is what counts.
+    drain_since: Option<Instant>,
     _directory: tempfile::TempDir,
 }
 
@@ -249,7 +250,7 @@ impl Scenario {
             duplicates: 0,
             conflicts: 0,
             balance,
-            drain_since: Instant::now(),
+            drain_since: None,
             _directory: directory,
         }
     }
@@ -285,12 +286,12 @@ impl Scenario {
     /// The destination is back.
     pub(crate) fn sink_up(&mut self) {
         self.receiver.resume();
-        self.drain_since = Instant::now();
+        self.drain_from_now();
     }
 
-    /// The last line is written: from here on it is catching up.
+    /// From here on it is catching up.
     pub(crate) fn drain_from_now(&mut self) {
-        self.drain_since = Instant::now();
+        self.drain_since = Some(Instant::now());
     }
 
     fn remember_repeats(&mut self) {
@@ -307,8 +308,9 @@ impl Scenario {
 
     /// Waits until all is shipped, or until nothing moves any more; then counts and prints the row.
     pub(crate) fn count(&mut self, written: u64) -> Outcome {
+        let since = self.drain_since.unwrap_or_else(Instant::now);
         let status = self.wait_rest(written);
-        let drained = self.drain_since.elapsed();
+        let drained = since.elapsed();
         self.measure();
         self.remember_repeats();
         let tally = tally(&self.receiver.store, written);
@@ -350,13 +352,15 @@ impl Scenario {
         while Instant::now() < deadline {
             if let Some(status) = get_json(self.agent.address, "/status") {
                 let lines = |name: &str| number(&status, &format!("/ledger/lines/{name}"));
-                let now = (lines("read"), lines("shipped"), lines("held"));
-                let done = now == (written, written, 0);
+                let files = status["files"].as_array().map_or(&[][..], Vec::as_slice);
+                let lag_bytes: u64 = files.iter().map(|file| number(file, "/lag_bytes")).sum();
+                let now = (lines("read"), lines("shipped"), lines("held"), lag_bytes);
+                let done = now == (written, written, 0, 0);
                 if before != Some(now) {
                     (before, since) = (Some(now), Instant::now());
                 }
                 last = status;
-                if done || (now.2 == 0 && since.elapsed() > QUIET) {
+                if done || (now.2 + now.3 == 0 && since.elapsed() > QUIET) {
                     return last;
                 }
             }
