@@ -20,7 +20,13 @@ use words::{code_spans, commands, fenced, rows};
 const ARCHITECTURE_LINES_MAX: usize = 300;
 
 /// The documents.
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/security.md"];
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/security.md", PEERS];
+
+/// The failures of other agents, each with the test that plays it.
+const PEERS: &str = "docs/peers.md";
+
+/// Fewer would be no survey.
+const PEERS_ROWS_MIN: usize = 30;
 
 /// A document by the name of its file.
 struct Document<'a> {
@@ -43,6 +49,7 @@ const CHECKS: &[Check] = &[
         bad: &[
             ("README.md", "Set `WATCHPOST_SPOOL_MAXIMUM`.", "WATCHPOST_SPOOL_MAXIMUM"),
             ("CHANGELOG.md", "WATCHPOST_SPOOL_MAX_FILE", "WATCHPOST_SPOOL_MAX_FILE"),
+            ("docs/peers.md", "WATCHPOST_TEST_NOTHING=1", "no setting WATCHPOST_TEST_NO"),
         ],
     },
     Check {
@@ -176,6 +183,43 @@ fn the_architecture_is_short_and_names_every_module() {
     assert!(!is_mapped("nothing"));
 }
 
+/// Rows of a table of cases whose last cell does not name one test.
+fn cases_without_a_test(text: &str) -> Vec<String> {
+    let is_case = |row: &Vec<&str>| row[0] != "case" && !row[0].starts_with("---");
+    let names_a_test = |row: &Vec<&str>| {
+        let name = row.last().and_then(|cell| cell.strip_prefix('`')?.strip_suffix('`'));
+        row.len() == 4 && name.is_some_and(|name| name.matches('_').count() >= 3)
+    };
+    let cases = rows(text).into_iter().filter(is_case);
+    cases.filter(|row| !names_a_test(row)).map(|row| row.join(" | ")).collect()
+}
+
+#[test]
+fn each_failure_of_a_peer_has_a_test_that_exists() {
+    let text = read(PEERS);
+    assert_eq!(cases_without_a_test(&text), [""; 0]);
+    let sources = words::sources(root());
+    let missing = |text: &str| {
+        let tests: BTreeSet<String> = rows(text)
+            .iter()
+            .filter_map(|row| Some(row.last()?.strip_prefix('`')?.trim_end_matches('`').to_owned()))
+            .collect();
+        let is_there =
+            |name: &String| sources.iter().any(|(_, source)| source.contains(&format!("fn {name}(")));
+        let missing = tests.iter().filter(|name| !is_there(name)).cloned().collect::<Vec<_>>();
+        (tests.len(), missing)
+    };
+    let (tests, gone) = missing(&text);
+    assert_eq!(gone, [""; 0]);
+    assert!(tests >= PEERS_ROWS_MIN, "{tests} tests");
+    // And each of these can fail.
+    assert_eq!(
+        cases_without_a_test("| case | peer | here | test |\n|---|---|---|---|\n| a | b | c | none |").len(),
+        1
+    );
+    assert_eq!(missing("| a | b | c | `a_test_that_is_not_there` |").1.len(), 1);
+}
+
 /// Whole words that begin like this, each once.
 fn names<'a>(text: &'a str, expression: &str) -> BTreeSet<&'a str> {
     let expression = regex::Regex::new(expression).expect("it compiles");
@@ -188,9 +232,19 @@ fn settings(document: &Document<'_>) -> Vec<String> {
         SETTINGS
             .iter()
             .any(|setting| setting.name == *name || setting.file_variable().as_deref() == Some(*name))
+            || is_of_tests(name)
     };
     let unknown = names(document.text, r"\bWATCHPOST_[A-Z_]+\b").into_iter().filter(|name| !is_known(name));
     unknown.map(|name| format!("{}: there is no setting {name}", document.name)).collect()
+}
+
+/// A variable that makes a test longer is read by one.
+fn is_of_tests(name: &str) -> bool {
+    let is_read = || {
+        let sources = words::sources(&root().join("tests"));
+        sources.iter().any(|(_, text)| text.contains(&format!("\"{name}\"")))
+    };
+    name.starts_with("WATCHPOST_TEST_") && is_read()
 }
 
 /// A row that begins with a setting has its default in the second column.

@@ -6,18 +6,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::support::{
-    Agent, BalanceWatch, Process, Receiver, counted, free_address, get, number, wait_for, wait_out,
-};
+use crate::support::{Agent, BalanceWatch, Process, Receiver, free_address, get, number, wait_for};
 
 /// An nginx of the test's own: two workers, a loopback port, its files in the test's directory.
-struct Nginx {
-    address: SocketAddr,
+pub(crate) struct Nginx {
+    pub(crate) address: SocketAddr,
     directory: PathBuf,
     process: Process,
     /// Accepts and never answers, so that a request can be given up by its client.
@@ -26,6 +22,11 @@ struct Nginx {
 
 impl Nginx {
     fn start(directory: &Path) -> Nginx {
+        Nginx::start_with(directory, "")
+    }
+
+    /// The same with further parameters of the `access_log` directive.
+    pub(crate) fn start_with(directory: &Path, parameters: &str) -> Nginx {
         let address = free_address();
         let hanging = TcpListener::bind("127.0.0.1:0").expect("a port");
         let hung = hanging.local_addr().expect("its address");
@@ -36,7 +37,7 @@ impl Nginx {
         let configuration = format!(
             "{user}\nworker_processes 2;\npid {here}/nginx.pid;\nerror_log {here}/error.log;\n\
              events {{ worker_connections 256; }}\nhttp {{\n{log_format}\n\
-             access_log {here}/access.log watchpost;\nkeepalive_requests 1000000;\n\
+             access_log {here}/access.log watchpost {parameters};\nkeepalive_requests 1000000;\n\
              client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/f;\n\
              uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;\n\
              server {{ listen {address}; server_name shop.example;\n\
@@ -54,8 +55,18 @@ impl Nginx {
         Nginx { address, directory: directory.to_owned(), process, _hanging: hanging }
     }
 
+    /// Tells the workers to open the log anew, as logrotate's rules do.
+    pub(crate) fn reopen_logs(&self) {
+        self.process.signal("USR1");
+    }
+
+    /// Asks it to stop, and waits for it; workers write what they still held.
+    pub(crate) fn stop(&mut self) {
+        self.process.stop();
+    }
+
     /// Every line of the log and of its rotated files.
-    fn log_lines(&self) -> Vec<String> {
+    pub(crate) fn log_lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for entry in fs::read_dir(&self.directory).expect("the directory").flatten() {
             if entry.file_name().to_string_lossy().starts_with("access.log") {
@@ -82,7 +93,7 @@ fn log_format_of(snippet: &str) -> String {
 }
 
 /// Sends requests one after the other over one connection; the paths come from `path`.
-fn send(address: SocketAddr, count: u64, path: impl Fn(u64) -> String) {
+pub(crate) fn send(address: SocketAddr, count: u64, path: impl Fn(u64) -> String) {
     let mut stream = connect(address);
     for index in 0..count {
         let request = format!("GET {} HTTP/1.1\r\nHost: shop.example\r\n\r\n", path(index));
@@ -201,71 +212,4 @@ fn twenty_thousand_requests_are_one_number_everywhere() {
     let polls = balance.finish();
     assert_eq!(agent.stop(), Some(0));
     println!("nginx: {total} requests by status {codes:?}, {polls} balanced answers");
-}
-
-#[test]
-fn ten_rotations_by_logrotate_under_load_lose_and_repeat_nothing() {
-    const ROTATIONS: usize = 10;
-    let directory = directory();
-    let nginx = Nginx::start(directory.path());
-    let receiver = Receiver::start(directory.path());
-    let mut agent = Agent::new(directory.path(), &directory.path().join("access.log").display().to_string());
-    agent.set("NGINX_CONF", &directory.path().join("nginx.conf").display().to_string());
-    agent.set("SUMO_URL", &receiver.url());
-    agent.start();
-    let balance = BalanceWatch::start(agent.address);
-    let stop = Arc::new(AtomicBool::new(false));
-    let sent = Arc::new(AtomicU64::new(0));
-    let senders: Vec<JoinHandle<()>> = (0..4)
-        .map(|connection| {
-            let (stop, sent, address) = (Arc::clone(&stop), Arc::clone(&sent), nginx.address);
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    send(address, 50, |_| {
-                        format!("/ok/{connection}/{}", sent.fetch_add(1, Ordering::Relaxed))
-                    });
-                    wait_out(Duration::from_millis(25));
-                }
-            })
-        })
-        .collect();
-    let rules = directory.path().join("logrotate.conf");
-    let here = directory.path().display();
-    fs::write(
-        &rules,
-        format!(
-            "{here}/access.log {{\n rotate 50\n create 0640\n missingok\n nocompress\n postrotate\n \
-             kill -USR1 {}\n endscript\n}}\n",
-            nginx.process.id()
-        ),
-    )
-    .expect("rules");
-    fs::set_permissions(&rules, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("permissions");
-    for rotation in 1..=ROTATIONS {
-        let before = sent.load(Ordering::Relaxed);
-        wait_for("load between rotations", || (sent.load(Ordering::Relaxed) > before + 500).then_some(()));
-        let output = Command::new("logrotate")
-            .args(["-f", "-s", &format!("{here}/logrotate.state")])
-            .arg(&rules)
-            .output()
-            .expect("logrotate is installed");
-        assert!(output.status.success(), "rotation {rotation}: {output:?}");
-        wait_for("the rotated file", || {
-            fs::metadata(directory.path().join(format!("access.log.{rotation}"))).ok()
-        });
-    }
-    stop.store(true, Ordering::Relaxed);
-    for sender in senders {
-        sender.join().expect("all sent");
-    }
-    let total = sent.load(Ordering::Relaxed);
-    let logged = wait_for("nginx to log all", || Some(nginx.log_lines()).filter(|l| l.len() as u64 >= total));
-    assert_eq!(logged.len() as u64, total, "nginx logs every request once");
-    agent.wait_shipped(total);
-    let received = receiver.lines();
-    assert_eq!(counted(&received), counted(&logged), "every line once, none lost");
-    assert_eq!(number(&receiver.stats(), "/duplicates"), 0);
-    let polls = balance.finish();
-    assert_eq!(agent.stop(), Some(0));
-    println!("rotation: {total} requests over {ROTATIONS} rotations, {polls} balanced answers");
 }

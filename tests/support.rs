@@ -263,6 +263,8 @@ pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
     pub(crate) directory: PathBuf,
     settings: BTreeMap<String, String>,
+    /// The soft limit of open files that it is started with.
+    open_files_max: Option<u64>,
     process: Option<Process>,
 }
 
@@ -270,8 +272,13 @@ impl Agent {
     /// Settings for an agent that reads `logs` from their beginning; nothing is started yet.
     pub(crate) fn new(directory: &Path, logs: &str) -> Agent {
         let address = free_address();
-        let mut agent =
-            Agent { address, directory: directory.to_owned(), settings: BTreeMap::new(), process: None };
+        let mut agent = Agent {
+            address,
+            directory: directory.to_owned(),
+            settings: BTreeMap::new(),
+            open_files_max: None,
+            process: None,
+        };
         agent.set("ACCESS_LOGS", logs);
         agent.set("READ_FROM", "beginning");
         agent.set("STATE_DIR", &directory.join("state").display().to_string());
@@ -291,6 +298,11 @@ impl Agent {
     /// Sets a variable that is no setting of the agent's, for the next start.
     pub(crate) fn set_variable(&mut self, name: &str, value: &str) {
         self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Sets the soft limit of open files for the next start, as a login shell or a service manager would.
+    pub(crate) fn limit_open_files(&mut self, files: u64) {
+        self.open_files_max = Some(files);
     }
 
     /// A command of the binary with the agent's settings and no others.
@@ -314,6 +326,11 @@ impl Agent {
     /// Starts the agent.
     pub(crate) fn start_without_waiting(&mut self) {
         let mut command = self.command(&["run"]);
+        if let Some(files) = self.open_files_max {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit -S -n {files} && exec \"$0\" run"), WATCHPOST]);
+            command = with_environment_of(limited, &command);
+        }
         self.start_as(&mut command);
     }
 
@@ -389,6 +406,12 @@ impl Agent {
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().expect("the binary runs")
     }
+}
+
+/// The command with the environment of another one and nothing else.
+fn with_environment_of(mut command: Command, other: &Command) -> Command {
+    command.env_clear().envs(other.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
 }
 
 /// Asks for `/status` ten times a second and remembers whether the ledger ever failed to balance.

@@ -22,7 +22,30 @@ enum Parsers {
     /// The format is known.
     One(Box<Parser>),
     /// A line that begins with a brace is JSON; others are combined or `main`, as the line before.
-    Detect { combined: Box<Parser>, main: Box<Parser>, json: Box<Parser>, main_first: bool },
+    Detect { combined: OnDemand, main: OnDemand, json: OnDemand, main_first: bool },
+}
+
+/// A parser that is made for the first line that asks for it. There may be thousands of files, and few of them have
+/// lines of more than one format.
+#[derive(Debug)]
+struct OnDemand {
+    format: fn() -> Format,
+    parser: Option<Box<Parser>>,
+}
+
+impl OnDemand {
+    fn new(format: fn() -> Format) -> OnDemand {
+        OnDemand { format, parser: None }
+    }
+
+    fn get(&mut self) -> &mut Parser {
+        let format = self.format;
+        self.parser.get_or_insert_with(|| Box::new(Parser::new(format())))
+    }
+}
+
+fn nginx_main() -> Format {
+    Format::from_log_format(NGINX_MAIN).expect("a constant that a test compiles")
 }
 
 fn is_json(line: &[u8]) -> bool {
@@ -32,13 +55,12 @@ fn is_json(line: &[u8]) -> bool {
 impl LineReader {
     /// A reader for lines of a plan.
     pub fn new(log: &LogPlan) -> LineReader {
-        let parser = |format: Format| Box::new(Parser::new(format));
         let parsers = match &log.reading {
-            Reading::Format(format) => Parsers::One(parser(format.clone())),
+            Reading::Format(format) => Parsers::One(Box::new(Parser::new(format.clone()))),
             Reading::Detect => Parsers::Detect {
-                combined: parser(Format::combined()),
-                main: parser(Format::from_log_format(NGINX_MAIN).expect("a constant that a test compiles")),
-                json: parser(Format::json()),
+                combined: OnDemand::new(Format::combined),
+                main: OnDemand::new(nginx_main),
+                json: OnDemand::new(Format::json),
                 main_first: false,
             },
         };
@@ -64,12 +86,12 @@ impl LineReader {
     pub fn parser(&mut self, line: &[u8]) -> (&mut Parser, Option<&[u8]>) {
         let parser = match &mut self.parsers {
             Parsers::One(parser) => parser,
-            Parsers::Detect { json, .. } if is_json(line) => json,
+            Parsers::Detect { json, .. } if is_json(line) => json.get(),
             Parsers::Detect { combined, main, .. } => {
-                if main.parse(line).is_ok() {
-                    main
+                if main.get().parse(line).is_ok() {
+                    main.get()
                 } else {
-                    combined
+                    combined.get()
                 }
             }
         };
@@ -84,13 +106,13 @@ impl Parsers {
             Parsers::Detect { combined, main, json, main_first } => (combined, main, json, main_first),
         };
         if is_json(line) {
-            return json.parse(line);
+            return json.get().parse(line);
         }
         let (first, second) = if *main_first { (main, combined) } else { (combined, main) };
-        match first.parse(line) {
+        match first.get().parse(line) {
             Ok(parsed) => Ok(parsed),
             Err(reason) => {
-                let parsed = second.parse(line).map_err(|_| reason)?;
+                let parsed = second.get().parse(line).map_err(|_| reason)?;
                 *main_first = !*main_first;
                 Ok(parsed)
             }
