@@ -3,6 +3,7 @@
 mod chaos;
 mod commands;
 mod docs;
+mod faults;
 mod nginx;
 mod pipeline;
 mod shipped_config;
