@@ -155,12 +155,11 @@ impl NumberedLog {
     fn append(&mut self, lines: u64) {
         let mut text = String::new();
         for _ in 0..lines {
-            // Random text compresses badly, so that segments fill and roll.
-            let length = if self.random.u8(..) < 64 { 3_000 } else { 60 };
-            let noise: String =
-                (0..self.random.usize(1..length)).map(|_| self.random.alphanumeric()).collect();
+            let bytes_max = if self.random.u8(..) < 128 { self.noise_bytes_max } else { 60 };
+            let start = self.random.usize(0..NOISE_BYTES - bytes_max);
+            let noise = &self.noise[start..start + self.random.usize(1..bytes_max)];
             let status = if self.random.u8(..) < 20 { 503 } else { 200 };
-            let line = log_line(self.written.len() as u64, status).replace("test/1.0", &noise);
+            let line = log_line(self.written.len() as u64, status).replace("test/1.0", noise);
             text += &line;
             text.push('\n');
             self.written.push(line);
