@@ -18,6 +18,8 @@ use serde_json::Value;
 use crate::support::{Agent, Receiver, WATCHPOST, counted, log_line, number, wait_for};
 
 mod kill;
+mod mounts;
+mod power;
 
 /// Between two looks at a process that lives for milliseconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
@@ -79,6 +81,18 @@ impl Group {
             }
             std::thread::sleep(LOOK_INTERVAL);
         }
+    }
+
+    /// kill -9 of the first one.
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Asks the first one to stop; the exit code.
+    fn end(&mut self) -> Option<i32> {
+        crate::support::signal(self.child.id(), "TERM");
+        self.wait_end(crate::support::PATIENCE).and_then(|status| status.code())
     }
 
     /// The processes that the first one started.
