@@ -236,3 +236,59 @@ fn a_power_cut_without_syncs_is_found_out() {
     assert!(is_doubled, "no acknowledgement was synced, and nothing repeated: {:#?}", found.complaints);
     println!("control of the power cuts: {:?}", found.complaints);
 }
+
+/// The log lies on the same disk: what of it was not synced is gone after the cut, though it was shipped before. Such a
+/// log is shorter than the agent knows it; it is said to be rewritten, and read from its start.
+#[test]
+fn a_power_cut_that_takes_the_logs_end_too_stops_nothing() {
+    const CUTS: u64 = 8;
+    if !has_root() {
+        return;
+    }
+    let mut rig = Rig::new(3, "volume/access.log", true);
+    File::open(&rig.volume.path).and_then(|directory| directory.sync_all()).expect("the log has its name");
+    // Every line that stood in the log after a cut, or came after the last.
+    let mut kept: BTreeSet<String> = BTreeSet::new();
+    for cut in 0..CUTS {
+        rig.start();
+        for _ in 0..5 {
+            rig.log.append(10);
+            wait_out(Duration::from_millis(rig.random.u64(1..60)));
+            if rig.random.bool() {
+                File::open(&rig.log.path).and_then(|log| log.sync_all()).expect("synced");
+            }
+        }
+        if cut == CUTS - 1 {
+            rig.log.append(10);
+            let last = rig.log.written[rig.log.written.len() - 1].clone();
+            wait_for("the last line", || rig.receiver.lines().contains(&last).then_some(()));
+        }
+        rig.cut_power();
+        let text = fs::read_to_string(&rig.log.path).expect("what is left of the log");
+        if !text.is_empty() && !text.ends_with('\n') {
+            let mut log = OpenOptions::new().append(true).open(&rig.log.path).expect("the log");
+            log.write_all(b"\n").expect("written");
+        }
+        kept.extend(text.lines().map(str::to_owned));
+    }
+    let before = rig.log.written.len();
+    rig.log.append(20);
+    kept.extend(rig.log.written[before..].iter().cloned());
+    rig.start();
+    wait_settled(&rig.agent);
+    let received = rig.receiver.lines();
+    let arrived = counted(&received);
+    let missing: Vec<_> = kept.iter().filter(|line| !arrived.contains_key(line.as_str())).collect();
+    assert!(missing.is_empty(), "{} lines are in the log and never arrived: {:?}", missing.len(), missing[0]);
+    let events = rig.receiver.records("watchpost/events");
+    let rewritten = events.iter().filter(|event| event["event"] == "watchpost.file.rewritten").count() as u64;
+    let most = arrived.values().max().copied().unwrap_or(0);
+    println!(
+        "power: {CUTS} cuts took the log's end; read anew {rewritten} times, a line came {most} times at most"
+    );
+    assert!(
+        (1..=1 + rewritten).contains(&most),
+        "a line came {most} times, {rewritten} times the log was read anew"
+    );
+    assert!(rewritten > 0, "the last cut took lines that were shipped, and nobody said so");
+}
