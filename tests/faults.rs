@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::support::{Agent, Receiver, WATCHPOST, counted, log_line, number, wait_for};
 
+mod errors;
 mod kill;
 mod mounts;
 mod power;
@@ -210,7 +211,7 @@ struct Found {
 /// Lets the agent, which runs undisturbed, finish what is left, stops it, and compares what arrived with what was
 /// written. `repeats_max` batches may have been sent twice, each with the same key and the same bytes.
 fn finish_and_judge(agent: &mut Agent, receiver: &Receiver, log: &NumberedLog, repeats_max: u64) -> Found {
-    let status = wait_settled(agent);
+    let status = wait_settled(agent, &log.path);
     let code = agent.stop();
     let mut found = judge(receiver, &log.written, &status, repeats_max);
     if code != Some(0) {
@@ -220,11 +221,13 @@ fn finish_and_judge(agent: &mut Agent, receiver: &Receiver, log: &NumberedLog, r
     found
 }
 
-/// Waits until every file is read to its end and everything read is accepted.
-fn wait_settled(agent: &Agent) -> Value {
+/// Waits until every file is read to its end, as it stands on the disk, and everything read is accepted.
+fn wait_settled(agent: &Agent, log: &Path) -> Value {
     agent.wait_status("everything to be read and accepted", |status| {
         let files = status["files"].as_array().map_or(&[][..], Vec::as_slice);
-        !files.is_empty()
+        let size = fs::metadata(log).map_or(0, |metadata| metadata.len());
+        let name = log.display().to_string();
+        files.iter().any(|file| file["path"] == name.as_str() && number(file, "/position") == size)
             && files.iter().all(|file| number(file, "/lag_bytes") == 0)
             && number(status, "/ledger/lines/held") == 0
             && number(status, "/spool/batches") <= 1

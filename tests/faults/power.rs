@@ -154,7 +154,7 @@ impl Rig {
     /// Lets all that is left come through, and compares.
     fn finish(&mut self) -> Found {
         self.start();
-        let status = wait_settled(&self.agent);
+        let status = wait_settled(&self.agent, &self.log.path);
         let mut agent = self.running.take().expect("it runs");
         agent.end();
         let mut found = judge(&self.receiver, &self.log.written, &status, self.cuts);
@@ -275,7 +275,7 @@ fn a_power_cut_that_takes_the_logs_end_too_stops_nothing() {
     rig.log.append(20);
     kept.extend(rig.log.written[before..].iter().cloned());
     rig.start();
-    wait_settled(&rig.agent);
+    wait_settled(&rig.agent, &rig.log.path);
     let received = rig.receiver.lines();
     let arrived = counted(&received);
     let missing: Vec<_> = kept.iter().filter(|line| !arrived.contains_key(line.as_str())).collect();
