@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::support::{Agent, Receiver, WATCHPOST, counted, log_line, number, wait_for};
 
+mod disks;
 mod errors;
 mod kill;
 mod mounts;
@@ -131,6 +132,21 @@ impl Drop for Group {
             let _ = kill_process_group(group, Signal::KILL);
         }
         let _ = self.child.wait();
+    }
+}
+
+/// Settings under which much happens in little time, on a small spool.
+fn hurry(agent: &mut Agent, url: &str, batch_max: &str) {
+    for (name, value) in [
+        ("SUMO_URL", url),
+        ("FLUSH_INTERVAL", "100ms"),
+        ("SUMMARY_INTERVAL", "1s"),
+        ("HOST_SOURCES", "none"),
+        ("SPOOL_MAX", "1MiB"),
+        ("BATCH_MAX", batch_max),
+        ("LOG", "warn"),
+    ] {
+        agent.set(name, value);
     }
 }
 

@@ -45,6 +45,7 @@ const FAULTS: &[Fault] = &[
     (At::Log, Sign::File, &["pread64:error=EIO"]),
     (At::Spool, Sign::Spool, &["write:error=ENOSPC"]),
     (At::Spool, Sign::Spool, &["write:error=EDQUOT"]),
+    (At::Spool, Sign::Spool, &["pread64:error=EIO"]),
     (At::Log, Sign::File, &["statx:error=ESTALE"]),
     (At::Spool, Sign::Spool, &["write:error=EIO"]),
     (At::Spool, Sign::Spool, &["fdatasync:error=ENOSPC"]),
@@ -89,17 +90,7 @@ impl Patient {
         let path = scene.path().join("access.log");
         let mut agent = Agent::new(scene.path(), &path.display().to_string());
         let receiver = Receiver::start(scene.path());
-        for (name, value) in [
-            ("SUMO_URL", receiver.url().as_str()),
-            ("FLUSH_INTERVAL", "100ms"),
-            ("SUMMARY_INTERVAL", "1s"),
-            ("HOST_SOURCES", "none"),
-            ("SPOOL_MAX", "1MiB"),
-            ("BATCH_MAX", "20KB"),
-            ("LOG", "warn"),
-        ] {
-            agent.set(name, value);
-        }
+        hurry(&mut agent, &receiver.url(), "20KB");
         let mut log = NumberedLog::new(path, seed);
         log.append(LINES);
         agent.start();

@@ -106,21 +106,12 @@ impl Sequence {
         let scene = Scene::new();
         let path = scene.path().join("access.log");
         let mut agent = Agent::new(scene.path(), &path.display().to_string());
-        for (name, value) in [
-            ("FLUSH_INTERVAL", "100ms"),
-            ("SUMMARY_INTERVAL", "1s"),
-            ("HOST_SOURCES", "none"),
-            ("SPOOL_MAX", "1MiB"),
-            ("BATCH_MAX", "30KB"),
-            ("LOG", "warn"),
-        ] {
-            agent.set(name, value);
-        }
+        let receiver = Receiver::start(scene.path());
+        hurry(&mut agent, &receiver.url(), "30KB");
         let mut random = fastrand::Rng::with_seed(seed);
         if random.bool() {
             agent.set("STATUS_ADDR", "off");
         }
-        let receiver = Receiver::start(scene.path());
         let mut log = NumberedLog::new(path, seed);
         log.noise_bytes_max = 12_000;
         log.append(LINES_A_LIFE);

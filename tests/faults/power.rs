@@ -25,14 +25,14 @@ const NO_SYNCS: &str = "libeatmydata.so";
 
 /// The network between agent and receiver. After a cut not a byte passes: what the agent would say without power
 /// was never said.
-struct Wire {
-    address: SocketAddr,
+pub(super) struct Wire {
+    pub(super) address: SocketAddr,
     /// Even while the network is up; each cut and each mending counts one.
     generation: Arc<RwLock<u64>>,
 }
 
 impl Wire {
-    fn start(receiver: SocketAddr) -> Wire {
+    pub(super) fn start(receiver: SocketAddr) -> Wire {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let generation = Arc::new(RwLock::new(0));
@@ -51,7 +51,7 @@ impl Wire {
         Wire { address, generation }
     }
 
-    fn set(&self, up: bool) {
+    pub(super) fn set(&self, up: bool) {
         let mut generation = self.generation.write().expect("nobody panics with it");
         *generation += u64::from((*generation % 2 == 0) != up);
     }
@@ -99,18 +99,8 @@ impl Rig {
         let mut agent = Agent::new(scene.path(), &path.display().to_string());
         let url = receiver.url().replace(&receiver.address.to_string(), &wire.address.to_string());
         let state = volume.path.join("state").display().to_string();
-        for (name, value) in [
-            ("SUMO_URL", url.as_str()),
-            ("STATE_DIR", &state),
-            ("FLUSH_INTERVAL", "100ms"),
-            ("SUMMARY_INTERVAL", "1s"),
-            ("HOST_SOURCES", "none"),
-            ("SPOOL_MAX", "1MiB"),
-            ("BATCH_MAX", "20KB"),
-            ("LOG", "warn"),
-        ] {
-            agent.set(name, value);
-        }
+        hurry(&mut agent, &url, "20KB");
+        agent.set("STATE_DIR", &state);
         let log = NumberedLog::new(path, seed);
         let random = fastrand::Rng::with_seed(seed);
         Rig { agent, running: None, volume, receiver, wire, log, random, syncs, cuts: 0, scene }
