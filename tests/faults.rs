@@ -251,6 +251,12 @@ fn wait_settled(agent: &Agent, log: &Path) -> Value {
     })
 }
 
+/// What was read before this call, and no longer waits for its batch to be closed, is durable afterwards.
+fn wait_flushed(agent: &Agent) {
+    let uptime = number(&agent.status(), "/agent/uptime_s");
+    agent.wait_status("a later tick", |status| number(status, "/agent/uptime_s") > uptime + 1);
+}
+
 fn panics(agent: &Agent) -> Vec<String> {
     let output = agent.output();
     output.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()

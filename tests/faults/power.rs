@@ -186,9 +186,7 @@ fn cut_after_the_log_was_removed(syncs: bool) -> Found {
     rig.log.append(200);
     rig.start();
     rig.agent.wait_status("all lines to be held", |status| number(status, "/ledger/lines/held") == 200);
-    // What was held at the first of these answers was committed by the second.
-    let uptime = number(&rig.agent.status(), "/agent/uptime_s");
-    rig.agent.wait_status("a later tick", |status| number(status, "/agent/uptime_s") > uptime + 1);
+    wait_flushed(&rig.agent);
     rig.log.rotate_for_good();
     let removed = rig.log.path.with_extension(format!("log-{:08}", rig.log.written.len()));
     fs::remove_file(removed).expect("removed");
