@@ -20,6 +20,7 @@ use crate::support::{Agent, Receiver, WATCHPOST, counted, log_line, number, wait
 mod disks;
 mod errors;
 mod kill;
+mod limits;
 mod mounts;
 mod power;
 

@@ -116,11 +116,11 @@ impl Rig {
 
     /// The network goes first, so that nothing is heard of what happens without power; then the disk; then the agent.
     fn cut_power(&mut self) {
-        self.wire.set(false);
-        self.volume.cut_power();
         let mut agent = self.running.take().expect("it runs");
         let ended = agent.wait_end(Duration::ZERO);
         assert!(ended.is_none(), "the agent ended by itself, {ended:?}: {}", self.agent.output());
+        self.wire.set(false);
+        self.volume.cut_power();
         agent.kill();
         self.volume.unmount();
         self.volume.mount();
