@@ -259,3 +259,23 @@ fn a_state_directory_that_may_not_be_used_for_a_while_is_waited_for() {
     let found = judge(&case.receiver, &case.log.written, &status, 0);
     assert!(found.complaints.is_empty(), "{:#?}", found.complaints);
 }
+
+/// Somebody removes the spool under a running agent: what was known is gone, and nothing is claimed to be durable.
+#[test]
+fn a_spool_that_is_removed_is_said() {
+    if !has_root() {
+        return;
+    }
+    let mut case = Case::new(small_ext4);
+    case.agent.start();
+    case.log.append(LINES);
+    case.wait_healed();
+    fs::remove_dir_all(case.volume.path.join("state/spool")).expect("removed");
+    case.wait_said(&["degraded"]);
+    case.agent.kill();
+    case.agent.start();
+    let status = wait_settled(&case.agent, &case.log.path);
+    let found = judge(&case.receiver, &case.log.written, &status, 0);
+    let lost: Vec<_> = found.complaints.iter().filter(|complaint| complaint.contains("lost")).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}

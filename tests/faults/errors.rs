@@ -40,12 +40,13 @@ enum Sign {
 /// Calls that fail, as strace is told: `call:error=NAME` and, for some calls only, `:when=FIRST..LAST`.
 type Fault = (At, Sign, &'static [&'static str]);
 
+/// Reading the spool fails with ENOMEM and not with EIO: bytes that cannot be had are damage, which is counted as lost.
 const FAULTS: &[Fault] = &[
     (At::Spool, Sign::Spool, &["fdatasync:error=EIO"]),
     (At::Log, Sign::File, &["pread64:error=EIO"]),
     (At::Spool, Sign::Spool, &["write:error=ENOSPC"]),
     (At::Spool, Sign::Spool, &["write:error=EDQUOT"]),
-    (At::Spool, Sign::Spool, &["pread64:error=EIO"]),
+    (At::Spool, Sign::Spool, &["pread64:error=ENOMEM"]),
     (At::Log, Sign::File, &["statx:error=ESTALE"]),
     (At::Spool, Sign::Spool, &["write:error=EIO"]),
     (At::Spool, Sign::Spool, &["fdatasync:error=ENOSPC"]),

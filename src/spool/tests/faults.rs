@@ -130,22 +130,6 @@ fn a_degraded_spool_offers_what_is_durable_and_backs_off() {
 }
 
 #[test]
-fn a_batch_that_cannot_be_read_is_said_and_waited_for() {
-    let disk = SimDisk::default();
-    let mut spool = open(&disk);
-    spool.append(Some(batch(1, b"one")), vec![]).unwrap();
-    spool.commit(at(0)).unwrap();
-    disk.fail_all(true);
-    assert_eq!(spool.oldest(), None);
-    assert!(
-        matches!(spool.status().state, SpoolState::Degraded(reason) if reason.contains("cannot be read"))
-    );
-    disk.fail_all(false);
-    assert_eq!(spool.oldest().unwrap().body, b"one");
-    assert_eq!(spool.status().state, SpoolState::Ok);
-}
-
-#[test]
 fn a_start_on_a_disk_that_takes_no_writes_still_offers_what_it_holds() {
     let disk = SimDisk::default();
     let mut spool = open(&disk);
