@@ -258,6 +258,11 @@ fn wait_flushed(agent: &Agent) {
     agent.wait_status("a later tick", |status| number(status, "/agent/uptime_s") > uptime + 1);
 }
 
+/// Log lines that the receiver has taken; its files may end in the middle of one while it writes.
+fn arrived(receiver: &Receiver) -> u64 {
+    number(&receiver.stats(), "/by_category/watchpost~1nginx~1access")
+}
+
 fn panics(agent: &Agent) -> Vec<String> {
     let output = agent.output();
     output.lines().filter(|line| line.contains("panicked")).map(str::to_owned).collect()

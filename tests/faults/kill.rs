@@ -137,11 +137,7 @@ impl Sequence {
         self.agent.set("SUMO_URL", &self.receiver.url());
         self.agent.start_without_waiting();
         let written = self.log.written.len() as u64;
-        wait_for("all lines so far", || (self.arrived() >= written).then_some(()));
-    }
-
-    fn arrived(&self) -> u64 {
-        number(&self.receiver.stats(), "/by_category/watchpost~1nginx~1access")
+        wait_for("all lines so far", || (arrived(&self.receiver) >= written).then_some(()));
     }
 
     /// One life, killed at the N-th call of a kind; whether it came so far.
@@ -151,7 +147,7 @@ impl Sequence {
         if kind == "ftruncate" {
             self.drain();
         }
-        let waiting = self.log.written.len() as u64 - self.arrived();
+        let waiting = self.log.written.len() as u64 - arrived(&self.receiver);
         if waiting < LINES_WAITING_MAX {
             self.log.append(if floods { LINES_A_FLOOD } else { LINES_A_LIFE });
         }
