@@ -269,8 +269,8 @@ fn a_power_cut_that_takes_the_logs_end_too_stops_nothing() {
     let counts = counted(&received);
     let missing: Vec<_> = kept.iter().filter(|line| !counts.contains_key(line.as_str())).collect();
     assert!(missing.is_empty(), "{} lines are in the log and never arrived: {:?}", missing.len(), missing[0]);
-    let events = rig.receiver.records("watchpost/events");
-    let rewritten = events.iter().filter(|event| event["event"] == "watchpost.file.rewritten").count() as u64;
+    // Asked of the agent's own log: an event that is not shipped yet may be lost with the power.
+    let rewritten = rig.agent.output().matches("was truncated or rewritten").count() as u64;
     let most = counts.values().max().copied().unwrap_or(0);
     println!(
         "power: {CUTS} cuts took the log's end; read anew {rewritten} times, a line came {most} times at most"
