@@ -226,10 +226,11 @@ fn writes_that_lie_are_found_out_and_counted() {
         return;
     }
     let mut patient = Patient::start(1);
-    let mut injection = patient.inject(At::Spool, &["write:retval=8:when=2"]);
-    wait_within(SAID_MAX, "a lie", || {
+    // Every second one, so that a record with lines is among them and not only the account of an answer.
+    let mut injection = patient.inject(At::Spool, &["write:retval=8:when=2+2"]);
+    wait_within(SAID_MAX, "a lie that costs lines", || {
         patient.log.append(LINES);
-        (injection.count() > 0).then_some(())
+        (number(&patient.agent.status(), "/ledger/lines/lost") > 0).then_some(())
     });
     injection.stop();
     patient.log.append(LINES);
