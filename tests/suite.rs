@@ -5,6 +5,7 @@ mod commands;
 mod destinations;
 mod docs;
 mod fault_server;
+mod faults;
 mod memory;
 mod nginx;
 mod peers;

@@ -67,9 +67,11 @@ pub(crate) fn wait_out(duration: Duration) {
     std::thread::sleep(duration);
 }
 
-/// An address on loopback that nobody listens on.
+/// An address on loopback that nobody listens on, below the ports that the kernel gives to outgoing connections: one
+/// of those may be taken again before it is listened on.
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener =
+        wait_for("a free port", || TcpListener::bind(("127.0.0.1", fastrand::u16(15_000..32_000))).ok());
     listener.local_addr().expect("its address")
 }
 

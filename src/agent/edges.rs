@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -116,6 +117,8 @@ pub fn watch_signals(doorbell: Arc<Doorbell>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt, mut hangup) = {
         let _context = runtime.enter();
+        // Its default is death. Handled, a write beyond LimitFSIZE= is an error like any other of the disk.
+        let _ = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     let ring = async move {

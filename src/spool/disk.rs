@@ -237,7 +237,14 @@ impl Disk for DirDisk {
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         match self.created.get(name) {
-            Some(file) => file.sync_data(),
+            Some(file) => {
+                file.sync_data()?;
+                // What was removed under a running agent takes every byte, and keeps none.
+                if rustix::fs::fstat(file)?.st_nlink == 0 {
+                    return Err(io::Error::new(io::ErrorKind::NotFound, format!("{name} was removed")));
+                }
+                Ok(())
+            }
             // Linux syncs through a descriptor that may only read.
             None => self.open_existing(name, OFlags::RDONLY)?.sync_data(),
         }

@@ -83,6 +83,8 @@ pub struct Spool<D> {
     reserve: Option<(u64, u64)>,
     number_next: u64,
     trouble: Option<Trouble>,
+    /// Why the oldest batch could not be read when it was last asked for.
+    unreadable: Option<String>,
     /// The last batch was refused for want of room.
     full: bool,
     front: Option<Front>,
@@ -133,6 +135,7 @@ impl<D: Disk> Spool<D> {
             reserve: None,
             number_next: found.number_max + 1,
             trouble: None,
+            unreadable: None,
             full: false,
             front: None,
             cursor: (0, 0),
@@ -258,10 +261,11 @@ impl<D: Disk> Spool<D> {
             bytes: self.used_bytes(),
             bytes_max: self.options.bytes_max,
             oldest_created_ms: self.front.as_ref().map(|f| f.meta.created_ms).or_else(oldest_queued),
-            state: match (&self.trouble, self.full) {
-                (Some(trouble), _) => SpoolState::Degraded(trouble.reason.clone()),
-                (None, true) => SpoolState::Full,
-                (None, false) => SpoolState::Ok,
+            state: match (&self.trouble, &self.unreadable, self.full) {
+                (Some(trouble), ..) => SpoolState::Degraded(trouble.reason.clone()),
+                (None, Some(reason), _) => SpoolState::Degraded(reason.clone()),
+                (None, None, true) => SpoolState::Full,
+                (None, None, false) => SpoolState::Ok,
             },
             quarantine_bytes: self.quarantine.bytes(),
             delivered: totals.delivered,

@@ -29,14 +29,27 @@ impl<D: Disk> Spool<D> {
     /// The oldest batch that is durable and not settled, with its body as it was appended. One that
     /// turns out damaged is counted as lost, kept in quarantine and passed over.
     ///
-    /// `None` also where it cannot be read just now, say for want of a file descriptor.
+    /// `None` also where it cannot be read just now, say for want of a file descriptor; the spool is degraded then.
     pub fn oldest(&mut self) -> Option<PendingBatch> {
+        match self.read_oldest() {
+            Ok(batch) => {
+                self.unreadable = None;
+                batch
+            }
+            Err(error) => {
+                self.unreadable = Some(format!("the oldest batch cannot be read: {error}"));
+                None
+            }
+        }
+    }
+
+    fn read_oldest(&mut self) -> io::Result<Option<PendingBatch>> {
         loop {
-            self.seek().ok()?;
-            let Front { file, body_offset, meta } = self.front.clone()?;
-            match read_body(&self.disk, file, body_offset, &meta).ok()? {
+            self.seek()?;
+            let Some(Front { file, body_offset, meta }) = self.front.clone() else { return Ok(None) };
+            match read_body(&self.disk, file, body_offset, &meta)? {
                 Ok(body) => {
-                    return Some(PendingBatch {
+                    return Ok(Some(PendingBatch {
                         id: BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq },
                         stream: meta.stream,
                         labels: meta.labels,
@@ -45,7 +58,7 @@ impl<D: Disk> Spool<D> {
                         records: meta.records,
                         raw_bytes: meta.raw_bytes,
                         body,
-                    });
+                    }));
                 }
                 Err(damaged) => self.drop_front(&meta, LossReason::Corrupted, &damaged),
             }

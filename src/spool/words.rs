@@ -252,7 +252,7 @@ pub enum SpoolState {
     Ok,
     /// The last batch was refused for want of room.
     Full,
-    /// The disk fails, for this reason.
+    /// The disk fails, for this reason. It takes no batches, or gives none.
     Degraded(String),
 }
 

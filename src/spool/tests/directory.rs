@@ -3,7 +3,7 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use super::super::{DirDisk, OpenError};
+use super::super::{DirDisk, OpenError, SpoolState};
 use super::*;
 
 fn mode(path: &Path) -> u32 {
@@ -111,4 +111,47 @@ fn old_segments_take_no_descriptors_and_can_be_read() {
     let bodies = drain(&mut spool);
     assert_eq!((bodies.len(), bodies[0].as_slice(), bodies[44][0]), (45, [15; 3000].as_slice(), 59));
     assert_balanced(&spool);
+}
+
+#[test]
+fn a_file_that_was_removed_is_not_taken_for_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let mut spool = open_at(&path);
+    let name = DirDisk::open_read_only(&path).unwrap().list().unwrap();
+    let name = name.into_iter().map(|file| file.name).find(|name| name.starts_with("seg-")).unwrap();
+    std::fs::remove_file(path.join(name)).unwrap();
+    spool.append(Some(batch(1, b"kept")), vec![(b"k".to_vec(), Some(b"v".to_vec()))]).unwrap();
+    spool.commit(at(0)).unwrap();
+    drop(spool);
+    let mut spool = open_at(&path);
+    assert_eq!(spool.state()[b"k".as_slice()], b"v");
+    assert_eq!(drain(&mut spool), [b"kept"]);
+    std::fs::remove_dir_all(&path).unwrap();
+    spool.append(Some(batch(1, b"lost")), vec![]).unwrap();
+    assert!(spool.commit(at(0)).is_err());
+    assert_eq!(spool.oldest(), None, "nothing is offered that is not durable");
+}
+
+#[test]
+fn a_batch_that_cannot_be_read_is_said_and_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("spool");
+    let mut spool = open_at(&path);
+    spool.append(Some(batch(1, b"one")), vec![]).unwrap();
+    spool.commit(at(0)).unwrap();
+    drop(spool);
+    let mut spool = open_at(&path);
+    let (name, aside) = (path.join("seg-0000000000000001.log"), path.join("aside"));
+    // A folder in its place cannot be read: that is neither the end of a file nor damage.
+    std::fs::rename(&name, &aside).unwrap();
+    std::fs::create_dir(&name).unwrap();
+    assert_eq!(spool.oldest(), None);
+    assert!(
+        matches!(spool.status().state, SpoolState::Degraded(reason) if reason.contains("cannot be read"))
+    );
+    std::fs::remove_dir(&name).unwrap();
+    std::fs::rename(&aside, &name).unwrap();
+    assert_eq!(spool.oldest().unwrap().body, b"one");
+    assert_eq!(spool.status().state, SpoolState::Ok);
 }
