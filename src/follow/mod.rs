@@ -11,6 +11,7 @@
 //! ```
 
 pub mod files;
+pub mod gz;
 pub mod identity;
 mod open;
 mod position;
