@@ -46,7 +46,9 @@ impl Head {
     /// Takes the fingerprint of what the file holds now.
     pub(super) fn read(file: &dyn LogFile) -> io::Result<Head> {
         let mut bytes = [0; HEAD_BYTES_MAX];
-        let length = read_full_at(file, &mut bytes, 0)?;
+        let read = read_full_at(file, &mut bytes, 0)?;
+        // NUL bytes may be room that was made for lines to come.
+        let length = memchr::memchr(0, &bytes[..read]).unwrap_or(read);
         Ok(Head { length: length as u16, hash: hash(&bytes[..length]) })
     }
 

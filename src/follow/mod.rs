@@ -30,6 +30,8 @@ pub mod watch;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_moved;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

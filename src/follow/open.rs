@@ -148,8 +148,10 @@ fn refusal(error: &io::Error) -> Refusal {
 /// Whether the file still holds the bytes that were read up to a saved position.
 pub(super) fn agrees(file: &dyn LogFile, saved: &Position) -> bool {
     let size = file.stat().map_or(0, |stat| stat.size);
+    // The head may reach further than what was read; a file that ends between the two has only lost what was not.
+    let is_head_gone = saved.offset > 0 && size < u64::from(saved.head.length);
     size >= saved.offset
-        && saved.head.matches(file).unwrap_or(false)
+        && (is_head_gone || saved.head.matches(file).unwrap_or(false))
         && Tail::read(file, saved.offset).is_ok_and(|tail| tail.hash() == saved.tail_hash)
 }
 

@@ -469,8 +469,9 @@ impl Tracked {
         }
         self.size = size;
         if self.head.can_grow() && size > u64::from(self.head.length) {
-            self.head = Head::read(&*self.file)?;
-            self.dirty = true;
+            let head = Head::read(&*self.file)?;
+            self.dirty |= head != self.head;
+            self.head = head;
         }
         Ok(())
     }
