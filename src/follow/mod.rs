@@ -19,6 +19,8 @@ mod tracked;
 pub mod watch;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
