@@ -144,12 +144,15 @@ impl Oracle {
             if !found.is_empty() {
                 self.read_of.insert(key);
             }
+            let is_news =
+                found.iter().any(|number| !self.due.contains(number) && !self.due_pending.contains(number));
             self.due_pending.extend(found);
-            if matched.contains(&path) {
+            if matched.contains(&path) || (is_news && !is_packed_name(&path)) {
                 match self.held.iter_mut().find(|held| held.key == key) {
-                    Some(held) => held.is_named = true,
+                    Some(held) => held.is_named |= matched.contains(&path),
                     None => {
-                        let held = Held { file, key, size: 0, is_named: true, still_since: now };
+                        let held =
+                            Held { file, key, size: 0, is_named: matched.contains(&path), still_since: now };
                         self.held.push(held);
                     }
                 }
@@ -281,7 +284,7 @@ impl Oracle {
             ));
         }
         if self.losses_said == 0
-            && let Some((number, _)) = self.gone.iter().find(|(_, was_read_of)| **was_read_of)
+            && let Some((number, _)) = gone.iter().find(|(_, was_read_of)| **was_read_of)
         {
             complaints.push(format!("line {number} is gone from a file that was read, and nothing was said"));
         }

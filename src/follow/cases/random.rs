@@ -3,7 +3,7 @@
 //! A composition that fails is made as short as it can be, and printed with the command that runs it again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::World;
 use crate::follow::ROTATE_GRACE;
@@ -265,7 +265,10 @@ impl World {
         self.lab.rules().failing.clear();
         self.lab.rules().denied.clear();
         self.is_full = false;
+        // A directory that is empty may be one that is not mounted: of what is missing nothing is said before there is
+        // a file again.
         let mut complaints = self.settle();
+        complaints.retain(|complaint| !complaint.ends_with("nothing was said"));
         let last = self.write("a.log", 1);
         self.poll();
         match fault {
@@ -310,12 +313,15 @@ fn any_composition_of_actions_hands_out_each_line_once() {
         Some(seed) => seed..seed + 1,
         None => 0..variable("WATCHPOST_TEST_CASES").unwrap_or(COMPOSITIONS),
     };
-    let began = std::time::Instant::now();
     let count = seeds.end - seeds.start;
     let mut failures = Vec::new();
+    let mut ran_for = Duration::ZERO;
     for seed in seeds {
         let actions = actions(seed);
-        if run(seed, &actions, Fault::None).is_empty() {
+        let began = Instant::now();
+        let complaints = run(seed, &actions, Fault::None);
+        ran_for += began.elapsed();
+        if complaints.is_empty() {
             continue;
         }
         let actions = if failures.len() < 5 { shortest(seed, actions) } else { actions };
@@ -326,7 +332,7 @@ fn any_composition_of_actions_hands_out_each_line_once() {
             pattern(seed)
         ));
     }
-    println!("{count} compositions in {:.1} s", began.elapsed().as_secs_f64());
+    println!("{count} compositions in {:.1} s", ran_for.as_secs_f64());
     assert!(
         failures.is_empty(),
         "{} of {count}:\n{}",

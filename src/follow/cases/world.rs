@@ -486,6 +486,7 @@ impl World {
         }
         self.commit();
         self.poll();
+        self.taken.clear();
         self.oracle.complaints()
     }
 
