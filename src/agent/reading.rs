@@ -3,6 +3,8 @@
 //! Reading stops while the spool refuses lines; nothing here decides what a line means.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use super::events::{Event, Severity};
@@ -114,28 +116,43 @@ impl Pipeline {
                     }
                     opened = true;
                 }
-                Notice::Rewritten { path, lost_bytes } => {
-                    self.lose(LossReason::Truncated, Loss { lines: 0, bytes: lost_bytes });
-                    let path = path.display().to_string();
-                    let severity = if lost_bytes > 0 { Severity::Error } else { Severity::Warn };
-                    let message = format!("{path} was truncated or rewritten; it is read from its start");
-                    let event = Event::new("watchpost.file.rewritten", severity, message);
-                    self.event(now, event.with("path", path).with("lost_bytes", lost_bytes));
-                    if lost_bytes > 0 {
+                Notice::Parted { id } => {
+                    self.readers.remove(&id);
+                    self.windows.forget_file(window_file(id));
+                }
+                Notice::Rewritten { path, copy, lost, range } => {
+                    self.lose(LossReason::Truncated, lost);
+                    self.event(now, rewritten_event(&path, copy.as_deref(), lost, &range));
+                    if lost != Loss::default() {
                         self.windows.gap(now.wall);
                     }
                 }
-                Notice::Closed { path, offset } => {
+                Notice::Copied { path, original, offset } => {
+                    let (path, original) = (path.display().to_string(), original.display().to_string());
+                    let message = format!("{path} begins with {offset} bytes that were read in {original}");
+                    let event = Event::new("watchpost.file.copied", Severity::Info, message);
+                    self.event(now, event.with("path", path).with("original", original).with("offset", offset));
+                }
+                Notice::Hole { path, offset, bytes } => {
+                    let path = path.display().to_string();
+                    let message = format!("{path} has a hole of {bytes} NUL bytes before byte {offset}; they are no line");
+                    let event = Event::new("watchpost.file.hole", Severity::Warn, message);
+                    self.event(now, event.with("path", path).with("offset", offset).with("nul_bytes", bytes));
+                }
+                Notice::Closed { path, offset, unreadable_rest: None } => {
                     tracing::info!(path = %path.display(), offset, "a rotated file was read to its end");
                 }
-                Notice::Vanished { path, offset } => {
+                Notice::Closed { path, offset, unreadable_rest: Some(reason) } => {
                     self.lose(LossReason::Removed, Loss::default());
                     let path = path.display().to_string();
-                    let message = format!(
-                        "{path} is gone since the last run; what was written behind byte {offset} is unknown"
-                    );
-                    let event = Event::new("watchpost.file.vanished", Severity::Error, message);
+                    let message = format!("{path}: {reason}; what was written behind byte {offset} is unknown");
+                    let event = Event::new("watchpost.file.unreadable", Severity::Error, message);
                     self.event(now, event.with("path", path).with("offset", offset));
+                    self.windows.gap(now.wall);
+                }
+                Notice::Vanished { path, lost, range, compressed } => {
+                    self.lose(LossReason::Removed, lost);
+                    self.event(now, vanished_event(&path, lost, &range, compressed.as_deref()));
                     self.windows.gap(now.wall);
                 }
             }
@@ -192,4 +209,46 @@ impl Pipeline {
 /// The number of a file in the windows.
 fn window_file(id: u64) -> u32 {
     u32::try_from(id).unwrap_or(u32::MAX)
+}
+
+/// A truncated or rewritten file. `Error` where something is known to be lost.
+fn rewritten_event(path: &Path, copy: Option<&Path>, lost: Loss, range: &Range<u64>) -> Event {
+    let severity = if lost != Loss::default() { Severity::Error } else { Severity::Warn };
+    let path = path.display().to_string();
+    let mut message = format!("{path} was truncated or rewritten; it is read from its start");
+    if let Some(copy) = copy {
+        message += &format!(
+            ", and what it held before in {}; what was written in the instant between the end of the copying and the \
+             truncation is in no file and cannot be known",
+            copy.display()
+        );
+    }
+    if lost.bytes > 0 {
+        message += &format!("; its bytes {} to {} are lost", range.start, range.end);
+    }
+    let event = Event::new("watchpost.file.rewritten", severity, message).with("path", path);
+    let event = event.with("lost_bytes", lost.bytes).with("from", range.start).with("to", range.end);
+    match copy {
+        Some(copy) => event.with("copy", copy.display().to_string()),
+        None => event,
+    }
+}
+
+/// A file that is gone since the last run. `Error` unless it had been read to its last known byte.
+fn vanished_event(path: &Path, lost: Loss, range: &Range<u64>, compressed: Option<&Path>) -> Event {
+    let severity = if lost != Loss::default() { Severity::Error } else { Severity::Warn };
+    let path = path.display().to_string();
+    let mut message = match lost.bytes {
+        0 => format!("{path} is gone since the last run; it had been read to byte {}, its last known one", range.start),
+        bytes => format!(
+            "{path} is gone since the last run with {bytes} unread bytes, from {} to {}",
+            range.start, range.end
+        ),
+    };
+    message += "; what was written behind that is unknown";
+    if let Some(compressed) = compressed {
+        message += &format!("; it may be {}, which only gzip could make readable", compressed.display());
+    }
+    let event = Event::new("watchpost.file.vanished", severity, message).with("path", path);
+    event.with("offset", range.start).with("lost_bytes", lost.bytes).with("to", range.end)
 }

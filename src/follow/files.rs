@@ -33,6 +33,10 @@ pub trait LogFile: Send {
     fn stat(&self) -> io::Result<Stat>;
     /// Reads at an offset; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Why the file, as far as it was read, ends before the log in it did; only a compressed one can know.
+    fn unreadable_rest(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The paths that a pattern names, and those that could not be listed, each with the error.

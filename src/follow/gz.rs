@@ -160,6 +160,14 @@ impl LogFile for GzFile {
             _ => Ok(0),
         }
     }
+
+    fn unreadable_rest(&self) -> Option<String> {
+        match self.end() {
+            End::Cut => Some("the compressed file ends too early".to_owned()),
+            End::Damaged(message) => Some(message),
+            End::Ahead | End::Whole => None,
+        }
+    }
 }
 
 impl State {

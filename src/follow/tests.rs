@@ -203,7 +203,7 @@ fn truncation_begins_anew_and_counts_what_is_gone() {
         .take_notices()
         .into_iter()
         .filter_map(|notice| match notice {
-            Notice::Rewritten { lost_bytes, .. } => Some(lost_bytes),
+            Notice::Rewritten { lost, .. } => Some(lost.bytes),
             _ => None,
         })
         .collect();

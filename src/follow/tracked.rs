@@ -1,17 +1,19 @@
 //! One open file: its lines up to the last newline, whatever happens to its name.
 //!
-//! Invariants: a line is handed out once and only whole; the offset is always the start of a line; memory
-//! does not depend on the length of a line. Nothing here decides which files to open.
+//! It has a place up to which lines were taken for shipping, and, while shipping waits, a second one up to which they
+//! were counted. Nothing here decides which files to open.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::memrchr;
 
+use super::cursor::Cursor;
 use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
-use super::position::Position;
+use super::position::{Ahead as AheadPosition, Known, Position};
+
 
 /// Bytes of a line that are kept; the rest of a longer one is counted and left out. Sumo cuts field
 /// extraction at the same length.
@@ -37,6 +39,15 @@ pub struct Line<'a> {
     pub cut: bool,
     /// The file ended for good without a newline behind this line.
     pub partial: bool,
+    /// [`Tracked::count`] has handed it out already, in this life or in one before.
+    pub counted: bool,
+}
+
+impl<'a> Line<'a> {
+    /// A line that is all there.
+    pub(super) fn whole(bytes: &'a [u8], offset: u64, length: u64) -> Line<'a> {
+        Line { bytes, offset, length, cut: false, partial: false, counted: false }
+    }
 }
 
 /// What the taker of lines wants next.
@@ -61,17 +72,19 @@ pub struct Turn {
     pub more: bool,
     /// The taker refused a line.
     pub refused: bool,
-    /// The file was cut or rewritten: bytes that can no longer be read. Reading goes on from its start.
-    pub lost_bytes: Option<u64>,
+    /// The file was cut or rewritten: nothing was read, and it is no longer the file of this position.
+    pub rewritten: bool,
+    /// NUL bytes at the start of a line that were passed.
+    pub nuls: u64,
     /// The file has lost its name and was read to its end; it can be let go.
     pub finished: bool,
 }
 
-/// A line longer than one read, as far as it was scanned.
-struct LongLine {
-    prefix: Vec<u8>,
-    scanned: u64,
-    tail: Tail,
+/// A second place in a file: up to here lines were counted that wait in the file to be shipped.
+struct Ahead {
+    cursor: Cursor,
+    /// Complete lines between the two places.
+    lines: u64,
 }
 
 /// Why a file is no longer found under its name.
@@ -83,6 +96,17 @@ enum Name {
     Absent,
     /// Another file has the name now.
     Replaced,
+}
+
+/// Whether lines may be taken from a file of which nothing was read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nobody has compared it with the others.
+    Unchecked,
+    /// It looks like a copy of another file and is held back.
+    Held,
+    /// It is a log of its own.
+    Settled,
 }
 
 /// An open file with the position reached in it.
@@ -97,14 +121,25 @@ pub struct Tracked {
     pub identity: Identity,
     /// The position must be written at the next commit.
     pub dirty: bool,
+    /// Lines are taken from it, or not yet.
+    pub(super) origin: Origin,
+    /// Number of the scan that found it; 0 for one that an earlier life had begun to read.
+    pub(super) found_in: u64,
+    /// Hash of its first line, under which it is found by its copies; 0 before it is settled.
+    pub(super) first_line: u64,
+    /// Sizes at the last two scans, the older one first.
+    pub(super) sizes: [u64; 2],
+    /// The NUL bytes that were told of already.
+    pub(super) nuls_told: u64,
     file: Box<dyn LogFile>,
     head: Head,
-    tail: Tail,
-    offset: u64,
+    /// Where lines are taken for shipping.
+    cursor: Cursor,
+    /// Where lines are taken for counting, while that is further on.
+    ahead: Option<Ahead>,
     size: u64,
     /// When it was last written to, as the file system tells it: seconds and nanoseconds.
     modified: (i64, i64),
-    long: Option<LongLine>,
     name: Name,
     /// When it last grew or lost its name: writers may hold it from then on.
     still_since: Instant,
@@ -128,13 +163,17 @@ impl Tracked {
             pattern,
             identity: stat.identity,
             dirty: true,
+            origin: Origin::Settled,
+            found_in: 0,
+            first_line: 0,
+            sizes: [offset; 2],
+            nuls_told: 0,
             head: Head::read(&*file)?,
-            tail: Tail::read(&*file, offset)?,
+            cursor: Cursor::new(offset, Tail::read(&*file, offset)?),
+            ahead: None,
             file,
-            offset,
             size: stat.size,
             modified: stat.modified,
-            long: None,
             name: Name::Present,
             still_since: now,
             error: None,
@@ -146,16 +185,86 @@ impl Tracked {
         Position {
             identity: self.identity,
             head: self.head,
-            offset: self.offset,
-            tail_hash: self.tail.hash(),
+            offset: self.cursor.offset,
+            tail_hash: self.cursor.tail.hash(),
             path: self.path.clone(),
             pattern: self.pattern.clone(),
+            known: Known { size: self.size, modified: self.modified },
+            parked_s: 0,
         }
     }
 
-    /// First byte that is not accounted for.
+    /// The open file.
+    pub(super) fn file(&self) -> &dyn LogFile {
+        &*self.file
+    }
+
+    /// Lets the file go, for whoever takes charge of it next.
+    pub(super) fn into_file(self) -> Box<dyn LogFile> {
+        self.file
+    }
+
+    /// Goes on with another handle of the same file.
+    pub(super) fn reopened(&mut self, file: Box<dyn LogFile>) {
+        self.file = file;
+    }
+
+    /// Everything before `offset`, which must be the start of a line, was read elsewhere.
+    pub(super) fn begin_at(&mut self, offset: u64) -> io::Result<()> {
+        self.cursor = Cursor::new(offset, Tail::read(&*self.file, offset)?);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Whether the bytes that were read are still there.
+    pub(super) fn is_intact(&self) -> io::Result<bool> {
+        Ok(self.file.stat()?.size >= self.counted_offset() && self.tails_agree()?)
+    }
+
+    /// When it was last written to, as of the last look.
+    pub(super) fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// NUL bytes at starts of lines that were passed.
+    pub(super) fn nuls_passed(&self) -> u64 {
+        self.cursor.nuls_passed
+    }
+
+    /// The place of counting to keep on disk, while it is another than that of shipping.
+    pub(super) fn ahead_position(&self) -> Option<AheadPosition> {
+        let ahead = self.ahead.as_ref().filter(|ahead| ahead.cursor.offset > self.cursor.offset);
+        ahead.map(|ahead| AheadPosition {
+            offset: ahead.cursor.offset,
+            tail_hash: ahead.cursor.tail.hash(),
+            lines: ahead.lines,
+        })
+    }
+
+    /// Goes on counting where an earlier life had come to, if the bytes before that place are still the same.
+    pub(super) fn restore_ahead(&mut self, saved: &AheadPosition) -> bool {
+        let tail = Tail::read(&*self.file, saved.offset);
+        let Some(tail) = tail.ok().filter(|tail| tail.hash() == saved.tail_hash) else { return false };
+        if self.size < saved.offset || saved.offset <= self.cursor.offset {
+            return false;
+        }
+        self.ahead = Some(Ahead { cursor: Cursor::new(saved.offset, tail), lines: saved.lines });
+        true
+    }
+
+    /// First byte that was not taken for shipping.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.cursor.offset
+    }
+
+    /// First byte that was not counted; never before [`Tracked::offset`].
+    pub fn counted_offset(&self) -> u64 {
+        self.ahead.as_ref().map_or(self.cursor.offset, |ahead| ahead.cursor.offset)
+    }
+
+    /// Lines that were counted and wait in the file to be taken for shipping.
+    pub fn lines_ahead(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.lines)
     }
 
     /// Size at the last look, in bytes.
@@ -168,10 +277,12 @@ impl Tracked {
         self.error.as_deref()
     }
 
-    /// `following`, or how the file lost its name: `rotated` to another file, `moved` away; `failing` while it cannot be read.
+    /// `following`, or how the file lost its name: `rotated` to another file, `moved` away; `failing` while it cannot
+    /// be read, `copy` while it is held back since it looks like one.
     pub fn state(&self) -> &'static str {
         match (self.error.is_some(), self.name) {
             (true, _) => "failing",
+            (false, _) if self.origin == Origin::Held => "copy",
             (false, Name::Present) => "following",
             (false, Name::Replaced) => "rotated",
             (false, Name::Absent) => "moved",
@@ -205,8 +316,8 @@ impl Tracked {
         is_news
     }
 
-    /// Reads lines until the file is drained, about `bytes_max` are read (a line may be longer than any turn), or
-    /// the taker says stop.
+    /// Takes lines for shipping until the file is drained, about `bytes_max` are read (a line may be longer than any
+    /// turn), or the taker says stop.
     ///
     /// An error is kept for [`Tracked::error`] and tried again at the next turn; nothing is skipped.
     pub fn turn(
@@ -217,69 +328,144 @@ impl Tracked {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
     ) -> Turn {
         let mut turn = Turn::default();
-        self.error = None;
-        if let Err(error) = self.try_turn(buffer, bytes_max, now, take, &mut turn) {
-            self.error = Some(error.to_string());
-            turn.more = false;
-        }
+        let nuls_before = self.cursor.nuls_passed;
+        let result = self.look(now, &mut turn).and_then(|()| {
+            if turn.rewritten || self.origin == Origin::Held {
+                return Ok(());
+            }
+            if self.origin == Origin::Unchecked {
+                return self.end_of_name(buffer, now, take, &mut turn);
+            }
+            let mut cursor = std::mem::take(&mut self.cursor);
+            let counted_to = self.counted_to();
+            let mut shipped_ahead = 0;
+            let drained = self.read(&mut cursor, buffer, bytes_max, &mut turn, &mut |line| {
+                let counted = line.offset < counted_to;
+                let flow = take(Line { counted, ..line });
+                shipped_ahead += u64::from(counted && flow != Flow::Refuse);
+                flow
+            });
+            self.cursor = cursor;
+            self.meet(shipped_ahead);
+            if drained? { self.end_of_name(buffer, now, take, &mut turn) } else { Ok(()) }
+        });
+        let result = result.or_else(|error| self.end_at_damage(error, now, &mut turn));
+        turn.nuls = self.cursor.nuls_passed - nuls_before;
+        self.dirty |= turn.nuls > 0;
+        self.conclude(result, &mut turn);
         turn
     }
 
-    fn try_turn(
+    /// Takes lines for counting alone, from where counting has come to; shipping takes them again later, marked as
+    /// [`Line::counted`]. A line without an end is left to [`Tracked::turn`]. The taker must not refuse.
+    pub fn count(
         &mut self,
         buffer: &mut [u8],
         bytes_max: u64,
         now: Instant,
         take: &mut dyn FnMut(Line<'_>) -> Flow,
+    ) -> Turn {
+        let mut turn = Turn::default();
+        let result = self.look(now, &mut turn).and_then(|()| {
+            if turn.rewritten || self.origin != Origin::Settled {
+                return Ok(());
+            }
+            let start =
+                || Ahead { cursor: Cursor::new(self.cursor.offset, self.cursor.tail.clone()), lines: 0 };
+            let mut ahead = self.ahead.take().unwrap_or_else(start);
+            let drained = self.read(&mut ahead.cursor, buffer, bytes_max, &mut turn, take);
+            ahead.lines += turn.lines;
+            // A long line that is scanned only in part is not worth a second place, but the way through it is.
+            if ahead.lines > 0 || ahead.cursor.is_within_line() {
+                self.ahead = Some(ahead);
+            }
+            drained.map(|_| ())
+        });
+        self.conclude(result, &mut turn);
+        turn
+    }
+
+    fn counted_to(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.cursor.offset)
+    }
+
+    /// Lines that had been counted were taken for shipping; where the two places meet, one is enough.
+    fn meet(&mut self, shipped_ahead: u64) {
+        let Some(ahead) = &mut self.ahead else { return };
+        ahead.lines = ahead.lines.saturating_sub(shipped_ahead);
+        if self.cursor.offset >= ahead.cursor.offset {
+            self.ahead = None;
+            self.dirty = true;
+        }
+    }
+
+    fn conclude(&mut self, result: io::Result<()>, turn: &mut Turn) {
+        self.error = result.err().map(|error| error.to_string());
+        self.dirty |= turn.lines > 0;
+        turn.more &= self.error.is_none();
+    }
+
+    /// Moves a cursor on through the file; tells whether it came to the end.
+    fn read(
+        &mut self,
+        cursor: &mut Cursor,
+        buffer: &mut [u8],
+        bytes_max: u64,
         turn: &mut Turn,
-    ) -> io::Result<()> {
-        self.look(now, turn)?;
+        take: &mut dyn FnMut(Line<'_>) -> Flow,
+    ) -> io::Result<bool> {
         loop {
             if turn.bytes >= bytes_max {
                 turn.more = true;
-                return Ok(());
+                return Ok(false);
             }
-            let from = self.offset + self.long.as_ref().map_or(0, |long| long.scanned);
+            if cursor.nuls_ahead() > 0 && !self.has_nul_at(cursor.offset)? {
+                cursor.forget_nuls();
+            }
+            let from = cursor.next_read();
             if from >= self.size {
-                break;
+                return Ok(true);
             }
             let read = read_full_at(&*self.file, buffer, from)?;
             if read == 0 {
-                break;
+                return Ok(true);
             }
             turn.bytes += read as u64;
+            if !self.is_still_behind(cursor)? {
+                turn.rewritten = true;
+                turn.more = false;
+                return Ok(false);
+            }
+            if cursor.nuls_ahead() > 0 && !self.has_nul_at(cursor.offset)? {
+                continue;
+            }
             self.size = self.size.max(from + read as u64);
-            let consumed_before = self.offset;
-            let flow = self.take_lines(&buffer[..read], read == buffer.len(), take, turn);
+            let offset_before = cursor.offset;
+            let flow = cursor.take_lines(&buffer[..read], read == buffer.len(), &mut turn.lines, take);
             if flow != Flow::Continue {
                 turn.more = true;
                 turn.refused = flow == Flow::Refuse;
-                return Ok(());
+                return Ok(false);
             }
-            let progressed = self.offset > consumed_before || self.long.is_some();
+            let progressed = cursor.offset > offset_before || cursor.is_within_line();
             if read < buffer.len() || !progressed {
-                break;
+                return Ok(true);
             }
         }
-        self.end_of_name(buffer, now, take, turn)
     }
 
-    /// Compares the file with what was read of it: growth, truncation, or other bytes under the position.
-    fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
+    /// Compares the file with what was read of it: growth, truncation, or other bytes under a position.
+    pub(super) fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
         let Stat { size, modified, .. } = self.file.stat()?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
-        let rewritten = size < self.offset || (touched && Tail::read(&*self.file, self.offset)? != self.tail);
-        self.modified = modified;
-        if rewritten {
-            turn.lost_bytes = Some(self.size.saturating_sub(self.offset));
-            self.offset = 0;
-            self.tail = Tail::default();
-            self.long = None;
-            self.head = Head::default();
-            self.dirty = true;
+        if size < self.counted_offset() || (touched && !self.tails_agree()?) {
+            // Everything known of it is left as it was: it tells what was lost, and where a copy goes on.
+            turn.rewritten = true;
+            return Ok(());
         }
-        if size != self.size || rewritten {
+        self.modified = modified;
+        if size != self.size {
             self.still_since = now;
         }
         self.size = size;
@@ -290,67 +476,27 @@ impl Tracked {
         Ok(())
     }
 
-    /// Hands out the complete lines in `bytes`, which follow what was scanned so far.
-    fn take_lines(
-        &mut self,
-        bytes: &[u8],
-        full: bool,
-        take: &mut dyn FnMut(Line<'_>) -> Flow,
-        turn: &mut Turn,
-    ) -> Flow {
-        let mut start = 0;
-        if let Some(mut long) = self.long.take() {
-            let Some(newline) = memchr(b'\n', bytes) else {
-                long.scanned += bytes.len() as u64;
-                long.tail.push(bytes);
-                self.long = Some(long);
-                return Flow::Continue;
-            };
-            start = newline + 1;
-            let length = long.scanned + start as u64;
-            let line = Line { bytes: &long.prefix, offset: self.offset, length, cut: true, partial: false };
-            let flow = take(line);
-            if flow == Flow::Refuse {
-                self.long = Some(long);
-                return flow;
-            }
-            long.tail.push(&bytes[..start]);
-            self.tail = long.tail;
-            self.advance(length, turn);
-            if flow == Flow::Stop {
-                return flow;
-            }
+    /// Whether what was just read follows the bytes before it: between a look and a read the file may be truncated
+    /// and written anew.
+    fn is_still_behind(&mut self, cursor: &Cursor) -> io::Result<bool> {
+        let Stat { size, modified, .. } = self.file.stat()?;
+        if size == self.size && modified == self.modified {
+            return Ok(true);
         }
-        let first = start;
-        for newline in memchr_iter(b'\n', &bytes[first..]).map(|index| first + index) {
-            let length = (newline + 1 - start) as u64;
-            let text = without_carriage_return(&bytes[start..newline]);
-            let cut = text.len() > LINE_BYTES_MAX;
-            let kept = &text[..text.len().min(LINE_BYTES_MAX)];
-            let flow = take(Line { bytes: kept, offset: self.offset, length, cut, partial: false });
-            if flow != Flow::Refuse {
-                self.advance(length, turn);
-                start = newline + 1;
-            }
-            if flow != Flow::Continue {
-                self.tail.push(&bytes[first..start]);
-                return flow;
-            }
-        }
-        self.tail.push(&bytes[first..start]);
-        if full && start == 0 {
-            let mut tail = self.tail.clone();
-            tail.push(bytes);
-            let prefix = bytes[..LINE_BYTES_MAX].to_vec();
-            self.long = Some(LongLine { prefix, scanned: bytes.len() as u64, tail });
-        }
-        Flow::Continue
+        let (offset, tail) = cursor.tail_scanned();
+        Ok(size >= offset && Tail::read(&*self.file, offset)? == *tail)
     }
 
-    fn advance(&mut self, length: u64, turn: &mut Turn) {
-        self.offset += length;
-        self.dirty = true;
-        turn.lines += 1;
+    fn has_nul_at(&self, offset: u64) -> io::Result<bool> {
+        let mut byte = [1];
+        Ok(read_full_at(&*self.file, &mut byte, offset)? == 1 && byte == [0])
+    }
+
+    /// Whether the bytes before both places are those that were read.
+    fn tails_agree(&self) -> io::Result<bool> {
+        let agrees =
+            |cursor: &Cursor| Ok::<bool, io::Error>(Tail::read(&*self.file, cursor.offset)? == cursor.tail);
+        Ok(agrees(&self.cursor)? && self.ahead.as_ref().map_or(Ok(true), |ahead| agrees(&ahead.cursor))?)
     }
 
     /// A file without a name is finished when it has stood still for the grace time; what stands behind
@@ -369,28 +515,44 @@ impl Tracked {
         if self.name == Name::Absent && !unlinked {
             return Ok(());
         }
-        let length = self.size.saturating_sub(self.offset);
+        if self.cursor.nuls_ahead() > 0 {
+            // Nobody will write behind this hole any more.
+            self.cursor.take_nuls(0);
+        }
+        let length = self.size.saturating_sub(self.cursor.offset);
         if length > 0 {
             let kept = length.min(LINE_BYTES_MAX as u64) as usize;
-            let read = read_full_at(&*self.file, &mut buffer[..kept], self.offset)?;
+            let read = read_full_at(&*self.file, &mut buffer[..kept], self.cursor.offset)?;
             let cut = length > LINE_BYTES_MAX as u64;
             let bytes = match memrchr(b'\n', &buffer[..read]) {
                 // It grew between the look and now: an ordinary turn will take it.
                 Some(_) => return Ok(()),
                 None => &buffer[..read],
             };
-            if take(Line { bytes, offset: self.offset, length, cut, partial: true }) == Flow::Refuse {
+            let line = Line { cut, partial: true, ..Line::whole(bytes, self.cursor.offset, length) };
+            if take(line) == Flow::Refuse {
                 turn.more = true;
                 turn.refused = true;
                 return Ok(());
             }
-            self.advance(length, turn);
+            self.cursor.advance(length, &mut turn.lines);
         }
         turn.finished = true;
         Ok(())
     }
-}
 
-fn without_carriage_return(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
+    /// A file without a name that cannot be read any further, since it is damaged, is finished like one that was read
+    /// to its end.
+    fn end_at_damage(&mut self, error: io::Error, now: Instant, turn: &mut Turn) -> io::Result<()> {
+        let is_over = self.name != Name::Present
+            && self.file.unreadable_rest().is_some()
+            && now.saturating_duration_since(self.still_since) >= ROTATE_GRACE;
+        turn.finished |= is_over;
+        if is_over { Ok(()) } else { Err(error) }
+    }
+
+    /// Why the file ends before the log in it did, if that is so.
+    pub(super) fn unreadable_rest(&self) -> Option<String> {
+        self.file.unreadable_rest()
+    }
 }

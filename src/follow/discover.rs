@@ -1,0 +1,251 @@
+//! Which files the patterns name now, and what became of the names of those that are open.
+//!
+//! A file that cannot be opened is named with its error and tried again at the next scan; it hides no other, and
+//! nothing of it is skipped. Identity is always that of an open file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::files::Stat;
+use super::identity::Identity;
+use super::moved::Gap;
+use super::open::{self, Opened, Refusal};
+use super::position::Start;
+use super::siblings::Elder;
+use super::tracked::{Origin, Tracked, Turn};
+use super::{Blocked, FILES_MAX, Follower, Notice};
+
+/// A path that a pattern names.
+pub(super) struct Found {
+    pub(super) pattern: String,
+    /// What it leads to; nothing where it is missing.
+    pub(super) stat: Option<Stat>,
+}
+
+impl Follower {
+    /// Paths that the patterns name now; what cannot be listed is said.
+    pub(super) fn expand(&mut self) -> BTreeMap<PathBuf, Found> {
+        let mut found = BTreeMap::new();
+        self.blocked.retain(|_, blocked| !blocked.unlisted);
+        for pattern in &self.options.patterns {
+            let (paths, problems) = open::expand(&*self.host, pattern);
+            for path in paths {
+                let host = &self.host;
+                found.entry(path).or_insert_with_key(|path| Found {
+                    pattern: pattern.clone(),
+                    stat: host.stat(path).ok(),
+                });
+            }
+            self.blocked.extend(problems);
+        }
+        found
+    }
+
+    /// Tells every open file whether a name still leads to it.
+    pub(super) fn note_names(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) {
+        let mut replaced = Vec::new();
+        for file in self.files.values_mut() {
+            let identity = match found.get(&file.path) {
+                Some(found) => found.stat.map(|stat| stat.identity),
+                None => open::identity_of(&*self.host, &file.path),
+            };
+            match identity {
+                Some(identity) if identity == file.identity => file.named(file.path.clone()),
+                Some(_) if file.unnamed(true, now) => replaced.push(file.id),
+                Some(_) => {}
+                None => {
+                    file.unnamed(false, now);
+                }
+            }
+        }
+        // A rotated name may itself be one that is followed: then the file is simply known by it.
+        for (path, found) in found {
+            let id = found.stat.and_then(|stat| self.open_id(stat.identity));
+            let file = id.and_then(|id| self.files.get_mut(&id));
+            if let Some(file) = file.filter(|file| !file.is_named() && !open::is_compressed_name(path)) {
+                if replaced.contains(&file.id) {
+                    self.gaps.push(gap(file, file.path.clone(), Some(path.clone())));
+                }
+                file.named(path.clone());
+            }
+        }
+        for id in replaced {
+            if let Some(file) = self.files.get(&id).filter(|file| !file.is_named()) {
+                self.gaps.push(gap(file, file.path.clone(), None));
+            }
+        }
+    }
+
+    /// Finds the named files that were truncated or rewritten; gives what they hold now, each to be taken up as new.
+    pub(super) fn find_rewritten(
+        &mut self,
+        found: &BTreeMap<PathBuf, Found>,
+        now: Instant,
+    ) -> Vec<(PathBuf, String, Opened)> {
+        let mut rewritten = Vec::new();
+        for file in self.files.values_mut().filter(|file| file.is_named()) {
+            let stat = found.get(&file.path).and_then(|found| found.stat);
+            let is_touched = stat.is_some_and(|stat| {
+                stat.identity == file.identity
+                    && (stat.size < file.counted_offset() || stat.modified != file.modified())
+            });
+            let mut turn = Turn::default();
+            // An error is that of its next turn, which looks again.
+            if is_touched && file.look(now, &mut turn).is_ok() && turn.rewritten {
+                rewritten.push((file.id, file.path.clone(), file.pattern.clone()));
+            }
+        }
+        rewritten
+            .into_iter()
+            .filter_map(|(id, path, pattern)| Some((path, pattern, self.part(id, now)?)))
+            .collect()
+    }
+
+    /// Goes on with the files of the last run that are still under a name, and opens anew those that can no longer be
+    /// read through the open handle. Gives the ones that hold other bytes now.
+    pub(super) fn resume_found(
+        &mut self,
+        found: &BTreeMap<PathBuf, Found>,
+        now: Instant,
+    ) -> Vec<(PathBuf, String, Opened)> {
+        self.reopen_failing();
+        // Of two positions in one file the later one is that of its present content.
+        let saved: BTreeMap<Identity, u64> = self
+            .saved
+            .iter()
+            .filter(|(_, saved)| saved.rewritten_since.is_none())
+            .map(|(id, saved)| (saved.position.identity, *id))
+            .collect();
+        let mut other_bytes = Vec::new();
+        for (path, found) in found.iter().filter(|_| !saved.is_empty()) {
+            let identity = found.stat.map(|stat| stat.identity);
+            let id = identity.and_then(|identity| saved.get(&identity)).filter(|id| self.saved.contains_key(*id));
+            let Some(id) = id.copied().filter(|_| !open::is_compressed_name(path)) else { continue };
+            let opened = match open::open(&*self.host, path) {
+                Ok(opened) if Some(opened.identity) == identity => opened,
+                // Tried again at the next scan; the reason is said when it is opened as a new one.
+                _ => continue,
+            };
+            self.blocked.remove(path);
+            let Some(mut saved) = self.saved.remove(&id) else { continue };
+            if !open::agrees(&*opened.file, &saved.position) {
+                saved.rewritten_since = Some(now);
+                self.saved.insert(id, saved);
+                other_bytes.push((path.clone(), found.pattern.clone(), opened));
+                continue;
+            }
+            let offset = saved.position.offset;
+            if self.track(Some(id), path, &found.pattern, opened, offset, now).is_none() {
+                self.saved.insert(id, saved);
+            } else if let Some(ahead) = self.saved_ahead.remove(&id)
+                && !self.files.get_mut(&id).is_some_and(|file| file.restore_ahead(&ahead))
+            {
+                let lost = crate::record::Loss { lines: ahead.lines, bytes: 0 };
+                let path = path.clone();
+                self.notices.push(Notice::Rewritten { path, copy: None, lost, range: offset..offset });
+            }
+        }
+        other_bytes
+    }
+
+    /// Opens a file again whose handle fails, as after a restart of a file server, if it is still the same.
+    fn reopen_failing(&mut self) {
+        for file in self.files.values_mut().filter(|file| file.error().is_some() && file.is_named()) {
+            if let Ok(opened) = open::open(&*self.host, &file.path)
+                && opened.identity == file.identity
+                && open::agrees(&*opened.file, &file.position())
+            {
+                file.reopened(opened.file);
+            }
+        }
+    }
+
+    /// Opens a file that nothing is known of.
+    pub(super) fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
+        let at_end = self.scans == 1 && self.first_start && self.options.first_start_at_end;
+        if at_end && let Ok(Stat { identity, size, .. }) = self.host.stat(path) {
+            self.starts.insert(path.to_owned(), Start { identity, size });
+        }
+        let blocked = |state, message| Blocked { state, message, unlisted: false };
+        if self.files.len() >= FILES_MAX {
+            let message = format!("{FILES_MAX} files are followed already");
+            self.block(path, blocked("too_many", message));
+            return;
+        }
+        let opened = match open::open(&*self.host, path) {
+            Ok(opened) => opened,
+            Err(Refusal { state, message }) => {
+                self.block(path, blocked(state, message));
+                return;
+            }
+        };
+        self.blocked.remove(path);
+        // Between the listing and the open the name may have moved on to a file that is known already.
+        if self.is_open(opened.identity)
+            || self.saved.values().any(|saved| {
+                saved.position.identity == opened.identity && saved.rewritten_since.is_none()
+            })
+        {
+            return;
+        }
+        let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
+        let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
+        if self.track(None, path, pattern, opened, offset, now).is_some() && self.starts.remove(path).is_some() {
+            self.start_changes.push((Start::key(path), None));
+        }
+    }
+
+    /// Names a path that is not read. From where it is to be read is kept, however long that takes.
+    fn block(&mut self, path: &Path, blocked: Blocked) {
+        let is_new = !self.blocked.contains_key(path);
+        self.blocked.insert(path.to_owned(), blocked);
+        if let Some(start) = self.starts.get(path).filter(|_| is_new) {
+            self.start_changes.push((Start::key(path), Some(start.encode())));
+        }
+    }
+
+    /// Takes charge of an open file: of a known position, or as a new one. Gives its number.
+    pub(super) fn track(
+        &mut self,
+        known: Option<u64>,
+        path: &Path,
+        pattern: &str,
+        opened: Opened,
+        offset: u64,
+        now: Instant,
+    ) -> Option<u64> {
+        let id = known.unwrap_or(self.next_id);
+        let mut file = match Tracked::new(id, path.to_owned(), pattern.to_owned(), opened.file, offset, now) {
+            Ok(file) => file,
+            Err(error) => {
+                let message = error.to_string();
+                self.block(path, Blocked { state: "unreadable", message, unlisted: false });
+                return None;
+            }
+        };
+        self.next_id = self.next_id.max(id + 1);
+        if offset == 0 {
+            file.origin = Origin::Unchecked;
+            file.found_in = self.scans;
+        }
+        self.identities.insert(file.identity, id);
+        self.files.insert(id, file);
+        if offset > 0 {
+            self.settle(id);
+        }
+        if known.is_none() {
+            self.born.push(id);
+        }
+        self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed: known.is_some() });
+        Some(id)
+    }
+}
+
+/// Where files may have come after one that has lost its name.
+fn gap(file: &Tracked, name: PathBuf, path: Option<PathBuf>) -> Gap {
+    // Of now, and not of the last turn: writers that still hold it may have written since.
+    let modified = file.file().stat().map_or(file.modified(), |stat| stat.modified);
+    let elder = Elder { name, path, identity: file.identity, modified };
+    Gap { elder, pattern: file.pattern.clone() }
+}
