@@ -131,11 +131,16 @@ impl Pipeline {
                     let (path, original) = (path.display().to_string(), original.display().to_string());
                     let message = format!("{path} begins with {offset} bytes that were read in {original}");
                     let event = Event::new("watchpost.file.copied", Severity::Info, message);
-                    self.event(now, event.with("path", path).with("original", original).with("offset", offset));
+                    self.event(
+                        now,
+                        event.with("path", path).with("original", original).with("offset", offset),
+                    );
                 }
                 Notice::Hole { path, offset, bytes } => {
                     let path = path.display().to_string();
-                    let message = format!("{path} has a hole of {bytes} NUL bytes before byte {offset}; they are no line");
+                    let message = format!(
+                        "{path} has a hole of {bytes} NUL bytes before byte {offset}; they are no line"
+                    );
                     let event = Event::new("watchpost.file.hole", Severity::Warn, message);
                     self.event(now, event.with("path", path).with("offset", offset).with("nul_bytes", bytes));
                 }
@@ -145,7 +150,8 @@ impl Pipeline {
                 Notice::Closed { path, offset, unreadable_rest: Some(reason) } => {
                     self.lose(LossReason::Removed, Loss::default());
                     let path = path.display().to_string();
-                    let message = format!("{path}: {reason}; what was written behind byte {offset} is unknown");
+                    let message =
+                        format!("{path}: {reason}; what was written behind byte {offset} is unknown");
                     let event = Event::new("watchpost.file.unreadable", Severity::Error, message);
                     self.event(now, event.with("path", path).with("offset", offset));
                     self.windows.gap(now.wall);
@@ -239,7 +245,10 @@ fn vanished_event(path: &Path, lost: Loss, range: &Range<u64>, compressed: Optio
     let severity = if lost != Loss::default() { Severity::Error } else { Severity::Warn };
     let path = path.display().to_string();
     let mut message = match lost.bytes {
-        0 => format!("{path} is gone since the last run; it had been read to byte {}, its last known one", range.start),
+        0 => format!(
+            "{path} is gone since the last run; it had been read to byte {}, its last known one",
+            range.start
+        ),
         bytes => format!(
             "{path} is gone since the last run with {bytes} unread bytes, from {} to {}",
             range.start, range.end

@@ -149,7 +149,9 @@ impl Follower {
             original: original.unwrap_or(0),
             complete_at: original_size,
         });
-        if held.original == 0 && let Some(original) = original {
+        if held.original == 0
+            && let Some(original) = original
+        {
             (held.original, held.complete_at) = (original, original_size);
         }
         if let Some(file) = self.files.get_mut(&id) {

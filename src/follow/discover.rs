@@ -120,7 +120,8 @@ impl Follower {
         let mut other_bytes = Vec::new();
         for (path, found) in found.iter().filter(|_| !saved.is_empty()) {
             let identity = found.stat.map(|stat| stat.identity);
-            let id = identity.and_then(|identity| saved.get(&identity)).filter(|id| self.saved.contains_key(*id));
+            let id =
+                identity.and_then(|identity| saved.get(&identity)).filter(|id| self.saved.contains_key(*id));
             let Some(id) = id.copied().filter(|_| !open::is_compressed_name(path)) else { continue };
             let opened = match open::open(&*self.host, path) {
                 Ok(opened) if Some(opened.identity) == identity => opened,
@@ -183,15 +184,18 @@ impl Follower {
         self.blocked.remove(path);
         // Between the listing and the open the name may have moved on to a file that is known already.
         if self.is_open(opened.identity)
-            || self.saved.values().any(|saved| {
-                saved.position.identity == opened.identity && saved.rewritten_since.is_none()
-            })
+            || self
+                .saved
+                .values()
+                .any(|saved| saved.position.identity == opened.identity && saved.rewritten_since.is_none())
         {
             return;
         }
         let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
         let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
-        if self.track(None, path, pattern, opened, offset, now).is_some() && self.starts.remove(path).is_some() {
+        if self.track(None, path, pattern, opened, offset, now).is_some()
+            && self.starts.remove(path).is_some()
+        {
             self.start_changes.push((Start::key(path), None));
         }
     }

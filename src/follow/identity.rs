@@ -112,7 +112,8 @@ pub(super) fn same_bytes(left: &dyn LogFile, right: &dyn LogFile, length: u64) -
     let (mut a, mut b) = ([0; BLOCK_BYTES], [0; BLOCK_BYTES]);
     let last = length.saturating_sub(block);
     for number in 0..blocks {
-        let offset = if blocks < BLOCKS_MAX { (number * block).min(last) } else { last / (blocks - 1) * number };
+        let offset =
+            if blocks < BLOCKS_MAX { (number * block).min(last) } else { last / (blocks - 1) * number };
         let offset = if number + 1 == blocks { last } else { offset };
         let wanted = (length - offset).min(block) as usize;
         let read = read_full_at(left, &mut a[..wanted], offset)?;

@@ -39,9 +39,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use copies::COPY_GRACE;
 pub use files::{Files, HostFiles};
 pub use identity::Identity;
-pub use copies::COPY_GRACE;
 pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position, START_PREFIX};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
 
@@ -350,7 +350,8 @@ impl Follower {
         let (passed, told) = (file.nuls_passed(), file.nuls_told);
         if passed >= told.saturating_mul(2) {
             file.nuls_told = passed;
-            let notice = Notice::Hole { path: file.path.clone(), offset: file.offset(), bytes: passed - told };
+            let notice =
+                Notice::Hole { path: file.path.clone(), offset: file.offset(), bytes: passed - told };
             self.notices.push(notice);
         }
     }

@@ -125,7 +125,9 @@ impl Follower {
                     let (name, pattern) = (saved.position.path.clone(), saved.position.pattern.clone());
                     self.saved.insert(id, saved);
                     let live = self.track(None, &name, &pattern, opened, 0, now);
-                    if let Some(file) = live.and_then(|live| self.files.get_mut(&live)).filter(|_| path != name) {
+                    if let Some(file) =
+                        live.and_then(|live| self.files.get_mut(&live)).filter(|_| path != name)
+                    {
                         file.unnamed(true, now);
                     }
                 }
@@ -235,7 +237,9 @@ impl Follower {
             Some(id) => self.files.get(&id).is_none_or(|file| file.origin == Origin::Settled),
             None => self.saved_identities.contains(&identity),
         };
-        identity != saved.position.identity && !is_taken && sibling.stat.modified >= saved.position.known.modified
+        identity != saved.position.identity
+            && !is_taken
+            && sibling.stat.modified >= saved.position.known.modified
     }
 
     /// Asks a file whether it holds what was read up to the position.
@@ -265,7 +269,8 @@ impl Follower {
         }
         *work -= FIRST_LOOK_BYTES;
         if !position.head.matches(&file).unwrap_or(false) {
-            let is_begun = file.end() == End::Cut && file.stat().map_or(0, |stat| stat.size) < u64::from(position.head.length);
+            let is_begun = file.end() == End::Cut
+                && file.stat().map_or(0, |stat| stat.size) < u64::from(position.head.length);
             return if is_begun { Answer::Growing } else { Answer::Other };
         }
         *work -= cost - FIRST_LOOK_BYTES;
@@ -425,6 +430,7 @@ pub(super) fn pattern_of(patterns: &[String], position: &Position) -> Option<Str
 fn begins_alike(opened: &Opened, position: &Position) -> Answer {
     let size = opened.file.stat().map_or(0, |stat| stat.size);
     let is_short = size < position.offset;
-    let is_alike = size < u64::from(position.head.length) || position.head.matches(&*opened.file).unwrap_or(false);
+    let is_alike =
+        size < u64::from(position.head.length) || position.head.matches(&*opened.file).unwrap_or(false);
     if is_short && is_alike { Answer::Growing } else { Answer::Other }
 }

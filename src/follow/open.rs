@@ -41,8 +41,7 @@ pub(super) fn expand(files: &dyn Files, pattern: &str) -> (Vec<PathBuf>, Vec<(Pa
         return (vec![PathBuf::from(pattern)], Vec::new());
     }
     let unlisted = |(path, error): (PathBuf, io::Error)| {
-        let blocked =
-            Blocked { state: "unreadable", message: error.to_string(), unlisted: true };
+        let blocked = Blocked { state: "unreadable", message: error.to_string(), unlisted: true };
         (path, blocked)
     };
     let (paths, problems) = files.expand(pattern);

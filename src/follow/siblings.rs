@@ -63,9 +63,7 @@ impl Listings {
         let directory = directory_of(name);
         let names: BTreeSet<OsString> = self.rotated_names(name).into_iter().collect();
         let has_plain_twin = |name: &OsString| {
-            name.as_bytes()
-                .strip_suffix(b".gz")
-                .is_some_and(|plain| names.contains(OsStr::from_bytes(plain)))
+            name.as_bytes().strip_suffix(b".gz").is_some_and(|plain| names.contains(OsStr::from_bytes(plain)))
         };
         let mut siblings: Vec<Sibling> = names
             .iter()
@@ -84,9 +82,9 @@ impl Listings {
         let directory = directory_of(name);
         let names = self.rotated_names(name);
         let paths = names.into_iter().map(|name| directory.join(name));
-        paths.filter(|path| open::is_compressed_name(path) && !open::is_gzip_name(path)).find(|path| {
-            self.files.stat(path).is_ok_and(|stat| stat.modified >= modified)
-        })
+        paths
+            .filter(|path| open::is_compressed_name(path) && !open::is_gzip_name(path))
+            .find(|path| self.files.stat(path).is_ok_and(|stat| stat.modified >= modified))
     }
 
     /// The paths beside `name` that lead to a file.
@@ -140,7 +138,8 @@ pub(super) fn younger(
                 other.is_some_and(|other| is_prefix(rotated.file(), other.file()).unwrap_or(false))
             })
         };
-        let copies_live = live.as_ref().is_some_and(|live| is_prefix(rotated.file(), &**live).unwrap_or(false));
+        let copies_live =
+            live.as_ref().is_some_and(|live| is_prefix(rotated.file(), &**live).unwrap_or(false));
         let copies_plain = matches!(rotated, Rotated::Plain(_))
             && siblings.iter().enumerate().any(|(at, other)| {
                 // Of two that are equal the older one counts.

@@ -14,7 +14,6 @@ use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
 use super::position::{Ahead as AheadPosition, Known, Position};
 
-
 /// Bytes of a line that are kept; the rest of a longer one is counted and left out. Sumo cuts field
 /// extraction at the same length.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;

@@ -271,12 +271,10 @@ impl Oracle {
         for number in due.filter(|number| !counts.contains_key(number)) {
             complaints.push(format!("line {number} was within reach and was not handed out"));
         }
-        let gone_bytes: u64 = self
-            .gone
-            .keys()
-            .filter_map(|number| self.texts.get(number))
-            .map(|text| text.len() as u64 + 1)
-            .sum();
+        let mut gone = self.gone.clone();
+        gone.retain(|number, _| !counts.contains_key(number));
+        let texts = gone.keys().filter_map(|number| self.texts.get(number));
+        let gone_bytes: u64 = texts.map(|text| text.len() as u64 + 1).sum();
         if self.lost_bytes_said > gone_bytes + self.piece_bytes {
             complaints.push(format!(
                 "{} bytes are said to be lost, and {gone_bytes} and pieces of {} are",

@@ -505,8 +505,8 @@ impl World {
 /// Bytes that a notice says to be lost; `None` for one that says of no loss.
 pub(super) fn lost_bytes(notice: &Notice) -> Option<u64> {
     match notice {
-        Notice::Rewritten { lost_bytes, .. } => Some(*lost_bytes),
-        Notice::Vanished { .. } => Some(0),
+        Notice::Rewritten { lost, .. } | Notice::Vanished { lost, .. } => Some(lost.bytes),
+        Notice::Closed { unreadable_rest: Some(_), .. } => Some(0),
         _ => None,
     }
 }
