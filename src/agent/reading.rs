@@ -1,13 +1,11 @@
 //! From files to counts: which files there are, their lines in fair turns, what happened to them.
 //!
-//! Reading stops while the spool refuses lines; nothing here decides what a line means.
+//! While the spool refuses lines they are counted and wait in their files; nothing here decides what a line means.
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::path::Path;
 use std::time::Duration;
 
-use super::events::{Event, Severity};
+use super::file_events;
 use super::lines::{Reader, Sink};
 use super::pipeline::{Activity, Pipeline};
 use crate::clock::Now;
@@ -61,7 +59,7 @@ impl Pipeline {
                 activity = Activity::Active;
             }
             if self.is_blocked() {
-                return Activity::Idle;
+                return activity;
             }
             if turn.more {
                 waiting.push_back(id);
@@ -73,6 +71,52 @@ impl Pipeline {
             }
         }
         if waiting.is_empty() { activity } else { Activity::Busy }
+    }
+
+    /// Counts what shipping has not come to: all files while the spool takes nothing, and later those in which the
+    /// lines still wait. Rates stay live while the log files are the buffer.
+    pub(super) fn count_ahead(&mut self, now: Now) -> Activity {
+        let blocked = self.is_blocked();
+        let mut waiting: VecDeque<u64> = self
+            .follower
+            .files()
+            .filter(|file| blocked || file.lines_ahead() > 0)
+            .map(|file| file.id)
+            .collect();
+        let mut activity = Activity::Idle;
+        let mut budget = TICK_BYTES;
+        while let Some(id) = waiting.pop_front() {
+            if budget == 0 {
+                return Activity::Busy;
+            }
+            let turn = self.count_file(id, now);
+            budget = budget.saturating_sub(turn.bytes);
+            if turn.lines > 0 {
+                activity = Activity::Active;
+            }
+            if turn.more {
+                waiting.push_back(id);
+            }
+        }
+        activity
+    }
+
+    /// One turn of counting in one file.
+    fn count_file(&mut self, id: u64, now: Now) -> Turn {
+        let Some(file) = self.follower.file(id) else { return Turn::default() };
+        let reader = self.readers.entry(id).or_insert_with(|| Reader::new(self.plan.of(&file.pattern)));
+        let mut sink = Sink {
+            account: &mut self.account,
+            windows: &mut self.windows,
+            builder: &mut self.lines.builder,
+            shipping: &mut self.shipping,
+            file: window_file(id),
+            read_at: now.wall,
+        };
+        let turn = self.follower.count(id, TURN_BYTES, now.monotonic, &mut |line| sink.count(reader, line));
+        reader.caught_up = !turn.more;
+        self.take_notices(now);
+        turn
     }
 
     /// One turn of one file; closes the batch when it is full.
@@ -122,43 +166,28 @@ impl Pipeline {
                 }
                 Notice::Rewritten { path, copy, lost, range } => {
                     self.lose(LossReason::Truncated, lost);
-                    self.event(now, rewritten_event(&path, copy.as_deref(), lost, &range));
-                    if lost != Loss::default() {
+                    self.event(now, file_events::rewritten(&path, copy.as_deref(), lost, &range));
+                    if lost.bytes > 0 {
                         self.windows.gap(now.wall);
                     }
                 }
                 Notice::Copied { path, original, offset } => {
-                    let (path, original) = (path.display().to_string(), original.display().to_string());
-                    let message = format!("{path} begins with {offset} bytes that were read in {original}");
-                    let event = Event::new("watchpost.file.copied", Severity::Info, message);
-                    self.event(
-                        now,
-                        event.with("path", path).with("original", original).with("offset", offset),
-                    );
+                    self.event(now, file_events::copied(&path, &original, offset));
                 }
                 Notice::Hole { path, offset, bytes } => {
-                    let path = path.display().to_string();
-                    let message = format!(
-                        "{path} has a hole of {bytes} NUL bytes before byte {offset}; they are no line"
-                    );
-                    let event = Event::new("watchpost.file.hole", Severity::Warn, message);
-                    self.event(now, event.with("path", path).with("offset", offset).with("nul_bytes", bytes));
+                    self.event(now, file_events::hole(&path, offset, bytes));
                 }
                 Notice::Closed { path, offset, unreadable_rest: None } => {
                     tracing::info!(path = %path.display(), offset, "a rotated file was read to its end");
                 }
                 Notice::Closed { path, offset, unreadable_rest: Some(reason) } => {
                     self.lose(LossReason::Removed, Loss::default());
-                    let path = path.display().to_string();
-                    let message =
-                        format!("{path}: {reason}; what was written behind byte {offset} is unknown");
-                    let event = Event::new("watchpost.file.unreadable", Severity::Error, message);
-                    self.event(now, event.with("path", path).with("offset", offset));
+                    self.event(now, file_events::unreadable(&path, offset, &reason));
                     self.windows.gap(now.wall);
                 }
                 Notice::Vanished { path, lost, range, compressed } => {
                     self.lose(LossReason::Removed, lost);
-                    self.event(now, vanished_event(&path, lost, &range, compressed.as_deref()));
+                    self.event(now, file_events::vanished(&path, lost, &range, compressed.as_deref()));
                     self.windows.gap(now.wall);
                 }
             }
@@ -181,23 +210,19 @@ impl Pipeline {
         }
     }
 
-    /// Moves the windows on to now, as far as the files have been read. While the spool refuses lines nobody knows
-    /// what the files hold.
+    /// Moves the windows on to now, as far as the files have been counted.
     pub(super) fn progress(&mut self, now: Now) {
-        let reading = !self.is_blocked();
         let progress: Vec<FileProgress> = self
             .follower
             .files()
             .filter(|file| file.error().is_none())
             .map(|file| FileProgress {
                 file: window_file(file.id),
-                caught_up: reading && self.readers.get(&file.id).is_some_and(|reader| reader.caught_up),
+                caught_up: self.readers.get(&file.id).is_some_and(|reader| reader.caught_up),
             })
             .collect();
         let unknown = if self.plan.logs.is_empty() {
             Some("no access log is followed".to_owned())
-        } else if !reading {
-            Some("the spool takes no more, so reading has stopped".to_owned())
         } else if progress.is_empty() {
             let named = self.follower.blocked().iter().next();
             Some(match named {
@@ -215,49 +240,4 @@ impl Pipeline {
 /// The number of a file in the windows.
 fn window_file(id: u64) -> u32 {
     u32::try_from(id).unwrap_or(u32::MAX)
-}
-
-/// A truncated or rewritten file. `Error` where something is known to be lost.
-fn rewritten_event(path: &Path, copy: Option<&Path>, lost: Loss, range: &Range<u64>) -> Event {
-    let severity = if lost != Loss::default() { Severity::Error } else { Severity::Warn };
-    let path = path.display().to_string();
-    let mut message = format!("{path} was truncated or rewritten; it is read from its start");
-    if let Some(copy) = copy {
-        message += &format!(
-            ", and what it held before in {}; what was written in the instant between the end of the copying and the \
-             truncation is in no file and cannot be known",
-            copy.display()
-        );
-    }
-    if lost.bytes > 0 {
-        message += &format!("; its bytes {} to {} are lost", range.start, range.end);
-    }
-    let event = Event::new("watchpost.file.rewritten", severity, message).with("path", path);
-    let event = event.with("lost_bytes", lost.bytes).with("from", range.start).with("to", range.end);
-    match copy {
-        Some(copy) => event.with("copy", copy.display().to_string()),
-        None => event,
-    }
-}
-
-/// A file that is gone since the last run. `Error` unless it had been read to its last known byte.
-fn vanished_event(path: &Path, lost: Loss, range: &Range<u64>, compressed: Option<&Path>) -> Event {
-    let severity = if lost != Loss::default() { Severity::Error } else { Severity::Warn };
-    let path = path.display().to_string();
-    let mut message = match lost.bytes {
-        0 => format!(
-            "{path} is gone since the last run; it had been read to byte {}, its last known one",
-            range.start
-        ),
-        bytes => format!(
-            "{path} is gone since the last run with {bytes} unread bytes, from {} to {}",
-            range.start, range.end
-        ),
-    };
-    message += "; what was written behind that is unknown";
-    if let Some(compressed) = compressed {
-        message += &format!("; it may be {}, which only gzip could make readable", compressed.display());
-    }
-    let event = Event::new("watchpost.file.vanished", severity, message).with("path", path);
-    event.with("offset", range.start).with("lost_bytes", lost.bytes).with("to", range.end)
 }

@@ -14,9 +14,8 @@ use crate::follow::files::{Expanded, Files, HostFiles, LogFile, Stat};
 /// What differs from the file system as it is.
 #[derive(Default)]
 pub(super) struct Rules {
-    /// Births by device and inode, where the test numbers them: the file system's own move on every few milliseconds
-    /// only.
-    pub(super) births: Option<BTreeMap<(u64, u64), u64>>,
+    /// Births by device and inode: the clock of the file system itself moves on every few milliseconds only.
+    pub(super) births: BTreeMap<(u64, u64), u64>,
     /// Paths that may not be opened.
     pub(super) denied: BTreeSet<PathBuf>,
     /// The error that every read of an open file gives, by the path that opened it.
@@ -44,22 +43,17 @@ impl Lab {
         self.0.lock().expect("no test panics while it holds the rules")
     }
 
-    /// Numbers the birth of the file that was just made under a path.
-    pub(super) fn number_birth(&self, path: &Path) {
-        if let Ok(stat) = HostFiles.stat(path)
-            && let Some(births) = &mut self.rules().births
-        {
-            let next = births.values().max().map_or(1, |last| last + 1);
-            births.insert((stat.identity.device, stat.identity.inode), next);
+    /// Gives the file that was just made under a path its birth.
+    pub(super) fn give_birth(&self, path: &Path, at_ns: u64) {
+        if let Ok(stat) = HostFiles.stat(path) {
+            self.rules().births.insert((stat.identity.device, stat.identity.inode), at_ns);
         }
     }
 
     fn changed(&self, mut stat: Stat) -> Stat {
         let rules = &mut *self.rules();
-        if let Some(births) = &mut rules.births {
-            let next = births.values().max().map_or(1, |last| last + 1);
-            let key = (stat.identity.device, stat.identity.inode);
-            stat.identity.born_ns = *births.entry(key).or_insert(next);
+        if let Some(born_ns) = rules.births.get(&(stat.identity.device, stat.identity.inode)) {
+            stat.identity.born_ns = *born_ns;
         }
         if rules.is_birthless {
             stat.identity.born_ns = 1;

@@ -101,6 +101,31 @@ fn case_02_lines_between_copy_and_cut_are_lost_and_no_other() {
     world.check("a.log");
 }
 
+/// The same twice while the agent is down: a copy holds a whole day of which nothing was read.
+#[test]
+fn case_02_copied_and_truncated_twice_while_down() {
+    for was_empty in [false, true] {
+        let mut world = read_log(&["a.log"]);
+        if was_empty {
+            world.rename("a.log", "a.log.1");
+            world.create("a.log");
+            world.poll();
+        }
+        world.stop();
+        let mut lines = world.write("a.log", if was_empty { 0 } else { 2 });
+        world.copytruncate("a.log", "a.log.2", 0);
+        lines.extend(world.write("a.log", 2));
+        world.copytruncate("a.log", "a.log.1", 0);
+        lines.extend(world.write("a.log", 2));
+        world.start();
+        let mut taken = world.numbers_taken();
+        taken.extend(world.numbers_taken());
+        taken.sort_unstable();
+        assert_eq!(taken, lines, "nothing of it was read: {was_empty}");
+        world.check("a.log");
+    }
+}
+
 /// Ten rotations by copying, a look now and then.
 #[test]
 fn case_02_copied_and_truncated_again_and_again() {

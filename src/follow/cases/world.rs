@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -31,6 +31,10 @@ pub(super) struct World {
     /// None while the agent is down.
     pub(super) follower: Option<Follower>,
     pub(super) now: Instant,
+    begun_at: Instant,
+    wall_begun: SystemTime,
+    /// Actions so far: each has a moment of its own, however fast the test is.
+    ticks: u64,
     pub(super) patterns: Vec<String>,
     /// At the very first start, old files are read from their end.
     pub(super) at_end: bool,
@@ -62,14 +66,17 @@ impl World {
 
     pub(super) fn within(directory: tempfile::TempDir, patterns: &[&str]) -> World {
         let lab = Lab::default();
-        lab.rules().births = Some(BTreeMap::new());
+        let now = Instant::now();
         let mut world = World {
             patterns: Vec::new(),
             directory,
             lab,
             oracle: Oracle::default(),
             follower: None,
-            now: Instant::now(),
+            now,
+            begun_at: now,
+            wall_begun: SystemTime::now(),
+            ticks: 0,
             at_end: false,
             state: BTreeMap::new(),
             notices: Vec::new(),
@@ -114,16 +121,32 @@ impl World {
     pub(super) fn append(&mut self, name: &str, bytes: &[u8]) {
         let path = self.path(name);
         let is_new = fs::metadata(&path).is_err();
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        file.and_then(|mut file| file.write_all(bytes)).expect("a log that can be written");
+        let mut file = OpenOptions::new().create(true).append(true).open(&path).expect("a log to write");
         if is_new {
             self.made(&path);
         }
+        file.write_all(bytes).expect("written");
+        self.wrote(&file);
+    }
+
+    /// The next moment.
+    fn tick(&mut self) -> SystemTime {
+        self.ticks += 1;
+        self.wall_begun + (self.now - self.begun_at) + Duration::from_micros(self.ticks)
     }
 
     fn made(&mut self, path: &Path) {
-        self.lab.number_birth(path);
+        let age = self.tick().duration_since(UNIX_EPOCH).expect("after 1970");
+        self.lab.give_birth(path, age.as_nanos() as u64);
         self.oracle.forget_inode(path);
+        let file = File::open(path).expect("just made");
+        self.wrote(&file);
+    }
+
+    /// What was written was written now.
+    fn wrote(&mut self, file: &File) {
+        let now = self.tick();
+        file.set_modified(now).expect("a time");
     }
 
     /// Whole lines at the end of a log, in one write. A line that was begun there ends first.
@@ -195,12 +218,14 @@ impl World {
 
     /// It writes whole lines, wherever the file is by now.
     pub(super) fn write_held(&mut self, lines: u64) {
+        let mut writer = self.writer.take().expect("a process that holds a log");
         for _ in 0..lines {
             let (number, text) = self.line();
             self.oracle.texts.insert(number, text.clone());
-            let writer = self.writer.as_mut().expect("a process that holds a log");
             writer.write_all(&[text, b"\n".to_vec()].concat()).expect("written");
         }
+        self.wrote(&writer);
+        self.writer = Some(writer);
         let root = self.root();
         self.oracle.note_gone(&root, false);
     }
@@ -236,10 +261,15 @@ impl World {
         self.made(&to);
     }
 
+    fn cut(&mut self, name: &str) {
+        let file = OpenOptions::new().write(true).truncate(true).open(self.path(name)).expect("truncated");
+        self.wrote(&file);
+    }
+
     pub(super) fn truncate(&mut self, name: &str) {
         let was_read_of = self.oracle.has_read_of(&self.path(name));
         self.forget_begun(name);
-        OpenOptions::new().write(true).truncate(true).open(self.path(name)).expect("truncated");
+        self.cut(name);
         self.note_gone(was_read_of);
     }
 
@@ -250,7 +280,7 @@ impl World {
             self.write(name, lines_between);
         }
         self.forget_begun(name);
-        OpenOptions::new().write(true).truncate(true).open(self.path(name)).expect("truncated");
+        self.cut(name);
         self.note_gone(false);
     }
 
@@ -288,9 +318,11 @@ impl World {
         let (from, to) = (self.path(&format!("{name}.gz")), self.path(name));
         let mut plain = Vec::new();
         let packed = fs::read(&from).expect("packed");
+        let modified = fs::metadata(&from).and_then(|metadata| metadata.modified()).expect("a time");
         flate2::read::MultiGzDecoder::new(packed.as_slice()).read_to_end(&mut plain).expect("gzip");
         fs::write(&to, plain).expect("unpacked");
         self.made(&to);
+        File::open(&to).and_then(|file| file.set_modified(modified)).expect("its time");
         fs::remove_file(from).expect("removed");
     }
 
@@ -328,6 +360,7 @@ impl World {
         let file = OpenOptions::new().write(true).open(self.path(name)).expect("a log");
         let size = file.metadata().expect("a log").len();
         file.write_all_at(&[text, b"\n".to_vec()].concat(), size + hole_bytes).expect("written");
+        self.wrote(&file);
     }
 
     pub(super) fn symlink(&mut self, target: &str, name: &str) {
