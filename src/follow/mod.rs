@@ -29,6 +29,8 @@ mod tracked;
 pub mod watch;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_moved;
