@@ -60,9 +60,6 @@ pub struct HostFiles;
 
 impl Files for HostFiles {
     fn expand(&self, pattern: &str) -> Expanded {
-        if let Some(expanded) = expand_in_one_directory(pattern) {
-            return expanded;
-        }
         let (mut paths, mut problems) = (Vec::new(), Vec::new());
         match glob::glob(pattern) {
             Ok(entries) => {
@@ -93,29 +90,6 @@ impl Files for HostFiles {
         let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
         Ok(Box::new(file))
     }
-}
-
-/// The paths of a pattern of which only the last part has wildcards. The library leaves out names that are no UTF-8; a
-/// log may have any name. `None` for other patterns.
-fn expand_in_one_directory(pattern: &str) -> Option<Expanded> {
-    let (directory, name) = pattern.rsplit_once('/')?;
-    let is_plain = !directory.is_empty() && !directory.contains(['*', '?', '[']);
-    let name = glob::Pattern::new(name).ok().filter(|_| is_plain && !name.is_empty() && name != "**")?;
-    let directory = Path::new(directory);
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Some((Vec::new(), Vec::new()));
-        }
-        Err(error) => return Some((Vec::new(), vec![(directory.to_owned(), error)])),
-    };
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let mut paths: Vec<PathBuf> = names
-        .filter(|found| name.matches(&found.to_string_lossy()))
-        .map(|found| directory.join(found))
-        .collect();
-    paths.sort();
-    Some((paths, Vec::new()))
 }
 
 impl LogFile for File {
