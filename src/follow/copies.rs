@@ -11,8 +11,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::files::LogFile;
 use super::identity::{self, HEAD_BYTES_MAX, same_bytes};
+use super::position::Position;
 use super::tracked::{Origin, Tracked};
 use super::{Follower, Notice, open};
 
@@ -87,6 +87,29 @@ impl Follower {
         for id in of_it.map(|(id, _)| *id).collect::<Vec<u64>>() {
             if self.kinship(id, original) == Kinship::Copy {
                 self.conclude_copy(id, original);
+            }
+        }
+    }
+
+    /// Decides on the files that are held back and hold no more than was read of one that was truncated since: they
+    /// are copies that were complete before.
+    pub(super) fn conclude_copies_like(&mut self, position: &Position) {
+        let held = self.suspicions.keys().filter_map(|id| self.files.get(id));
+        let ends: Vec<(u64, u64)> = held
+            .filter_map(|file| {
+                let size = file.file().stat().ok()?.size;
+                let head = position.head;
+                let is_alike = size < u64::from(head.length) || head.matches(file.file()).unwrap_or(false);
+                let is_read = is_alike && size <= position.offset;
+                is_read.then(|| (file.id, open::line_start_before(file.file(), size)))
+            })
+            .collect();
+        for (id, offset) in ends {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            if file.begin_at(offset).is_ok() {
+                let (path, original) = (file.path.clone(), position.path.clone());
+                self.notices.push(Notice::Copied { path, original, offset });
+                self.settle(id);
             }
         }
     }
@@ -188,7 +211,11 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
     let shared = size.min(known_stat.size);
     let takes_its_place = file.path == known.path && !known.is_named();
     // Rotation leaves the old file under another name. With a few equal lines at the start of both nothing is said.
-    let is_rotation = takes_its_place && known_stat.links > 0 && shared < HEAD_BYTES_MAX as u64;
+    // An inode is given to nobody else while it is open: the same one with another birth was copied up by an overlay.
+    let (new, old) = (file.identity, known.identity);
+    let is_same_inode = (new.device, new.inode) == (old.device, old.inode);
+    let is_rotation =
+        takes_its_place && known_stat.links > 0 && shared < HEAD_BYTES_MAX as u64 && !is_same_inode;
     if is_rotation || !same_bytes(file.file(), known.file(), shared)? {
         return Ok(unless_rewritten(known, Kinship::Stranger));
     }
@@ -200,15 +227,11 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
         // It may still be on its way, as from another file system.
         return Ok(Kinship::Copy);
     }
-    let offset = line_start_of(file.file(), shared);
+    let offset = open::line_start_before(file.file(), shared);
     Ok(if known.offset() >= offset { Kinship::Successor(offset) } else { Kinship::Unknown })
 }
 
 /// A known file that was itself truncated or rewritten is found out by its own look; until then it proves nothing.
 fn unless_rewritten(known: &Tracked, kinship: Kinship) -> Kinship {
     if known.is_intact().unwrap_or(false) { kinship } else { Kinship::Unknown }
-}
-
-fn line_start_of(file: &dyn LogFile, size: u64) -> u64 {
-    open::line_start_before(file, size)
 }

@@ -11,7 +11,7 @@ use super::files::Stat;
 use super::identity::Identity;
 use super::moved::Gap;
 use super::open::{self, Opened, Refusal};
-use super::position::Start;
+use super::position::{Position, Start};
 use super::siblings::Elder;
 use super::tracked::{Origin, Tracked, Turn};
 use super::{Blocked, FILES_MAX, Follower, Notice};
@@ -90,6 +90,10 @@ impl Follower {
                 stat.identity == file.identity
                     && (stat.size < file.counted_offset() || stat.modified != file.modified())
             });
+            if is_touched && file.counted_offset() == 0 {
+                // Nothing was read of it that a truncation could change.
+                self.gaps.push(live_gap(file.id, file.position(), file.modified()));
+            }
             let mut turn = Turn::default();
             // An error is that of its next turn, which looks again.
             if is_touched && file.look(now, &mut turn).is_ok() && turn.rewritten {
@@ -137,6 +141,10 @@ impl Follower {
                 continue;
             }
             let offset = saved.position.offset;
+            if offset == 0 && saved.position.known.modified != (0, 0) {
+                let modified = saved.position.known.modified;
+                self.gaps.push(live_gap(id, saved.position.clone(), modified));
+            }
             if self.track(Some(id), path, &found.pattern, opened, offset, now).is_none() {
                 self.saved.insert(id, saved);
             } else if let Some(ahead) = self.saved_ahead.remove(&id)
@@ -250,6 +258,12 @@ impl Follower {
 fn gap(file: &Tracked, name: PathBuf, path: Option<PathBuf>) -> Gap {
     // Of now, and not of the last turn: writers that still hold it may have written since.
     let modified = file.file().stat().map_or(file.modified(), |stat| stat.modified);
-    let elder = Elder { name, path, identity: file.identity, modified };
-    Gap { elder, pattern: file.pattern.clone() }
+    let elder = Elder { name, path, identity: file.identity, modified, is_live: false };
+    Gap { elder, position: file.position(), id: Some(file.id) }
+}
+
+/// Where copies may have been made of what a file held that has its name still, since it was `modified`.
+fn live_gap(id: u64, position: Position, modified: (i64, i64)) -> Gap {
+    let (name, identity) = (position.path.clone(), position.identity);
+    Gap { elder: Elder { name, path: None, identity, modified, is_live: true }, position, id: Some(id) }
 }

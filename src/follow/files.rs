@@ -72,6 +72,7 @@ impl Files for HostFiles {
             }
             Err(error) => problems.push((PathBuf::from(pattern), io::Error::other(error))),
         }
+        paths.extend(names_of_any_bytes(pattern));
         (paths, problems)
     }
 
@@ -100,6 +101,19 @@ impl LogFile for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
     }
+}
+
+/// Names that are no UTF-8, which `glob` passes over, in a directory that is named without wildcards.
+fn names_of_any_bytes(pattern: &str) -> Vec<PathBuf> {
+    let (directory, name) = pattern.rsplit_once('/').unwrap_or((".", pattern));
+    let Ok(wanted) = glob::Pattern::new(name) else { return Vec::new() };
+    if directory.contains(['*', '?', '[']) {
+        return Vec::new();
+    }
+    let directory = Path::new(if directory.is_empty() { "/" } else { directory });
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name()).filter(|name| name.to_str().is_none());
+    names.filter(|name| wanted.matches(&name.to_string_lossy())).map(|name| directory.join(name)).collect()
 }
 
 fn stat_of(metadata: &Metadata) -> Stat {

@@ -35,7 +35,7 @@ mod tests;
 #[cfg(test)]
 mod tests_moved;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,6 +49,7 @@ pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked,
 
 use crate::record::Loss;
 use copies::Suspicion;
+use identity::Head;
 use moved::{Gap, Saved};
 use position::{Ahead, Start};
 use siblings::Listings;
@@ -181,6 +182,8 @@ pub struct Follower {
     born: Vec<u64>,
     /// Where files may have come and gone since the last look.
     gaps: Vec<Gap>,
+    /// What the last closed files of each name began with.
+    closed_heads: BTreeMap<PathBuf, VecDeque<Head>>,
     notices: Vec<Notice>,
     buffer: Vec<u8>,
     next_id: u64,
@@ -219,6 +222,7 @@ impl Follower {
             removed: Vec::new(),
             born: Vec::new(),
             gaps: Vec::new(),
+            closed_heads: BTreeMap::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
             next_id: 1,
@@ -328,6 +332,7 @@ impl Follower {
         if turn.finished {
             self.conclude_copies_of(id);
             let Some(file) = self.let_go(id) else { return turn };
+            self.remember(&file);
             let (offset, unreadable_rest) = (file.offset(), file.unreadable_rest());
             self.notices.push(Notice::Closed { path: file.path, offset, unreadable_rest });
             self.removed.push(id);

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use super::copies::COPY_GRACE;
 use super::files::LogFile;
 use super::gz::{End, GzFile};
-use super::identity::{HEAD_BYTES_MAX, Identity};
+use super::identity::{self, HEAD_BYTES_MAX, Head, Identity};
 use super::open::{self, Opened, Rotated};
 use super::position::Position;
 use super::siblings::{self, Elder, Listings, Sibling};
-use super::tracked::Origin;
-use super::{Follower, Notice};
+use super::tracked::{Origin, Tracked};
+use super::{FILES_MAX, Follower, Notice};
 use crate::record::Loss;
 
 /// Bytes that one scan unpacks at most in search of positions; the next scan goes on.
@@ -28,6 +28,12 @@ const STEP_BYTES_MAX: u64 = 32 << 20;
 
 /// Unpacked bytes that the first look into a compressed file costs.
 const FIRST_LOOK_BYTES: u64 = 64 << 10;
+
+/// Files with the same first line that are compared with one that came between.
+const ALIKE_MAX: usize = 16;
+
+/// Heads of closed files that are remembered of each name.
+const CLOSED_HEADS_MAX: usize = 4;
 
 /// How long the position of a file is kept that no pattern names any more, in the running time of the agent.
 const PARKED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -86,10 +92,13 @@ enum Answer {
     Other,
 }
 
-/// A file that is known to have come between, and how its lines are read.
+/// A time in which files may have come and gone under the name of a log.
 pub(super) struct Gap {
     pub(super) elder: Elder,
-    pub(super) pattern: String,
+    /// What was read of that file, where it is one of its own: others may hold the same.
+    pub(super) position: Position,
+    /// Its number, while it is open.
+    pub(super) id: Option<u64>,
 }
 
 impl Follower {
@@ -161,10 +170,25 @@ impl Follower {
             return Search::Found(None, opened);
         }
         let mut grows = false;
-        for sibling in listings.siblings(&saved.position.path) {
-            if !self.may_hold(saved, &sibling) {
-                continue;
+        let siblings = listings.siblings(&saved.position.path).into_iter();
+        let siblings = siblings.filter(|sibling| self.may_hold(saved, sibling)).collect::<Vec<Sibling>>();
+        let (packed, plain): (Vec<Sibling>, Vec<Sibling>) =
+            siblings.into_iter().partition(|sibling| open::is_gzip_name(&sibling.path));
+        for sibling in &packed {
+            match self.ask(saved, sibling, work) {
+                Answer::Holds(rotated) => {
+                    return Search::Found(Some(sibling.path.clone()), rotated.into_opened());
+                }
+                Answer::Unfinished => return Search::Wait,
+                Answer::Growing => grows = true,
+                Answer::Other => {}
             }
+        }
+        // A plain file beside one that stands in the place is a copy, kept by whoever replaced it.
+        if let Some(opened) = self.in_place(saved) {
+            return Search::Found(None, opened);
+        }
+        for sibling in plain {
             match self.ask(saved, &sibling, work) {
                 Answer::Holds(rotated) => return Search::Found(Some(sibling.path), rotated.into_opened()),
                 Answer::Unfinished => return Search::Wait,
@@ -174,9 +198,6 @@ impl Follower {
         }
         if let Some((path, opened)) = self.held_copy(saved) {
             return Search::Found(Some(path), opened);
-        }
-        if let Some(opened) = self.in_place(saved) {
-            return Search::Found(None, opened);
         }
         let waiting_since = *saved.waiting_since.get_or_insert(now);
         if grows && now.saturating_duration_since(waiting_since) < COPY_GRACE {
@@ -310,15 +331,10 @@ impl Follower {
             // It keeps the name it had, so that the successor is seen to have taken it.
             let is_replaced = open::identity_of(&*self.host, &name).is_some();
             file.unnamed(is_replaced, now);
-            self.gaps.push(Gap {
-                elder: Elder {
-                    name: name.clone(),
-                    path: Some(path.clone()),
-                    identity: file.identity,
-                    modified: file.modified(),
-                },
-                pattern,
-            });
+            let (name, path) = (name.clone(), Some(path.clone()));
+            let elder =
+                Elder { name, path, identity: file.identity, modified: file.modified(), is_live: false };
+            self.gaps.push(Gap { elder, position: file.position(), id: Some(id) });
         }
         if saved.rewritten_since.is_some() || lines > 0 {
             let from = position.offset.max(size).min(position.known.size.max(position.offset));
@@ -336,21 +352,22 @@ impl Follower {
         let range = position.offset..position.known.size.max(position.offset);
         let lost = Loss { lines, bytes: range.end - range.start };
         let path = position.path.clone();
-        if saved.rewritten_since.is_some() {
+        let is_rewritten = saved.rewritten_since.is_some();
+        if is_rewritten {
+            self.conclude_copies_like(&position);
             self.notices.push(Notice::Rewritten { path, copy: None, lost, range });
         } else {
             let compressed = listings.otherwise_compressed(&path, position.known.modified);
             self.notices.push(Notice::Vanished { path, lost, range, compressed });
-            self.gaps.push(Gap {
-                elder: Elder {
-                    name: position.path,
-                    path: None,
-                    identity: position.identity,
-                    modified: position.known.modified,
-                },
-                pattern: position.pattern,
-            });
         }
+        let elder = Elder {
+            name: position.path.clone(),
+            path: None,
+            identity: position.identity,
+            modified: position.known.modified,
+            is_live: is_rewritten,
+        };
+        self.gaps.push(Gap { elder, position, id: None });
         self.removed.push(id);
     }
 
@@ -358,18 +375,66 @@ impl Follower {
     /// that had it when it was last seen.
     pub(super) fn find_between(&mut self, listings: &mut Listings, now: Instant) {
         let saved = self.identities_of_saved();
-        for Gap { elder, pattern } in std::mem::take(&mut self.gaps) {
+        for gap in std::mem::take(&mut self.gaps) {
             let known = &self.identities;
             let is_known = |identity: Identity| known.contains_key(&identity) || saved.contains(&identity);
-            for (_, rotated) in siblings::younger(&elder, listings, &is_known) {
-                let id = self.track(None, &elder.name, &pattern, rotated.into_opened(), 0, now);
-                if let Some(id) = id {
-                    self.settle(id);
-                }
-                if let Some(file) = id.and_then(|id| self.files.get_mut(&id)) {
-                    file.unnamed(true, now);
-                }
+            let younger = siblings::younger(&gap.elder, listings, &is_known);
+            for (path, rotated) in younger {
+                let Some(offset) = self.unread_from(&gap, &path, rotated.file()) else { continue };
+                self.take_between(&gap, rotated.into_opened(), offset, now);
             }
+        }
+    }
+
+    /// Reads a file that came between; its name belongs to another already.
+    fn take_between(&mut self, gap: &Gap, opened: Opened, offset: u64, now: Instant) {
+        let (name, pattern) = (&gap.elder.name, &gap.position.pattern);
+        let Some(id) = self.track(None, name, pattern, opened, offset, now) else { return };
+        self.settle(id);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.unnamed(true, now);
+        }
+    }
+
+    /// From where a file that came between is to be read; `None` where all of it was read elsewhere.
+    fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> Option<u64> {
+        if gap.id.is_none_or(|id| self.files.get(&id).is_none_or(|elder| !elder.is_named()))
+            && gap.position.offset > 0
+            && self.is_drained(gap)
+            && open::agrees(file, &gap.position)
+        {
+            // It was replaced by a file with its content, which was moved away in its turn.
+            return Some(gap.position.offset);
+        }
+        let key = identity::first_line(file).ok().flatten();
+        let resembles = |head: &Head| head.length > 0 && head.matches(file).unwrap_or(false);
+        let alike = key.and_then(|key| self.by_first_line.get(&key)).into_iter().flatten();
+        let mut open_alike = alike.filter_map(|id| self.files.get(id)).take(ALIKE_MAX);
+        let is_open = open_alike.any(|other| {
+            other.path == gap.elder.name && other.counted_offset() > 0 && resembles(&other.head())
+        });
+        let closed = self.closed_heads.get(&gap.elder.name).into_iter().flatten();
+        let is_closed = open::is_gzip_name(path) && closed.into_iter().any(resembles);
+        (!is_open && !is_closed && !resembles(&gap.position.head)).then_some(0)
+    }
+
+    /// Whether everything that the file of a gap holds was read from it.
+    fn is_drained(&self, gap: &Gap) -> bool {
+        let file = gap.id.and_then(|id| self.files.get(&id));
+        file.is_some_and(|file| {
+            file.file().stat().is_ok_and(|stat| stat.links == 0 && stat.size == gap.position.offset)
+        })
+    }
+
+    /// Keeps in mind what a file began with that was read to its end: its compressed form is no new one.
+    pub(super) fn remember(&mut self, file: &Tracked) {
+        if self.closed_heads.len() >= FILES_MAX {
+            self.closed_heads.clear();
+        }
+        let heads = self.closed_heads.entry(file.path.clone()).or_default();
+        heads.push_back(file.head());
+        if heads.len() > CLOSED_HEADS_MAX {
+            heads.pop_front();
         }
     }
 

@@ -8,7 +8,6 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -108,10 +107,12 @@ impl Listings {
 pub(super) struct Elder {
     /// The name that it had, of which theirs are made.
     pub(super) name: PathBuf,
-    /// Where it is now, if it is found at all.
+    /// Where it is now, if it has another name and that is known.
     pub(super) path: Option<PathBuf>,
     pub(super) identity: Identity,
     pub(super) modified: (i64, i64),
+    /// It has its name still: what came after it can only be a copy of what it held since.
+    pub(super) is_live: bool,
 }
 
 /// The files that rotation made of a name after it made one of `elder`, oldest first. Copies of one another, and of
@@ -133,21 +134,19 @@ pub(super) fn younger(
         if rotated.identity() != sibling.stat.identity {
             continue;
         }
-        let is_copy = |other: io::Result<Option<Rotated>>| {
-            other.is_ok_and(|other| {
-                other.is_some_and(|other| is_prefix(rotated.file(), other.file()).unwrap_or(false))
-            })
+        // Of two that are equal the older one counts.
+        let is_copy_of = |at: usize, other: &Sibling| {
+            at != index
+                && (other.stat.size, at) > (sibling.stat.size, index)
+                && !open::is_compressed_name(&other.path)
+                && open::open_rotated(&*files, &other.path).is_ok_and(|other| {
+                    other.is_some_and(|other| is_prefix(rotated.file(), other.file()).unwrap_or(false))
+                })
         };
         let copies_live =
             live.as_ref().is_some_and(|live| is_prefix(rotated.file(), &**live).unwrap_or(false));
-        let copies_plain = matches!(rotated, Rotated::Plain(_))
-            && siblings.iter().enumerate().any(|(at, other)| {
-                // Of two that are equal the older one counts.
-                at != index
-                    && (other.stat.size, at) > (sibling.stat.size, index)
-                    && !open::is_compressed_name(&other.path)
-                    && is_copy(open::open_rotated(&*files, &other.path))
-            });
+        let is_plain = matches!(rotated, Rotated::Plain(_));
+        let copies_plain = is_plain && siblings.iter().enumerate().any(|(at, other)| is_copy_of(at, other));
         if !copies_live && !copies_plain {
             accepted.push((sibling.path.clone(), rotated));
         }
@@ -161,9 +160,13 @@ fn is_younger(sibling: &Sibling, elder: &Elder) -> bool {
     let by_name = elder.path.as_deref().and_then(|path| by_number(&sibling.path, path, &elder.name));
     let by_name = by_name.unwrap_or(Ordering::Equal);
     let (born, elder_born) = (identity.born_ns, elder.identity.born_ns);
-    if !open::is_compressed_name(&sibling.path) && born != 0 && elder_born != 0 {
-        return modified >= elder.modified
-            && (born > elder_born || (born == elder_born && by_name == Ordering::Greater));
+    let is_plain = |path: &Path| !open::is_compressed_name(path);
+    let tells_birth = born != 0 && elder_born != 0 && elder.path.as_deref().is_none_or(is_plain);
+    if is_plain(&sibling.path) && tells_birth {
+        let is_born_after = born > elder_born || (born == elder_born && by_name == Ordering::Greater);
+        // A truncation follows the last write to the copy, in the same tick of the clock perhaps.
+        let is_written_after = modified > elder.modified || (modified == elder.modified && !elder.is_live);
+        return is_born_after && is_written_after;
     }
     match modified.cmp(&elder.modified) {
         Ordering::Less => false,

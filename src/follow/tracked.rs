@@ -193,6 +193,11 @@ impl Tracked {
         }
     }
 
+    /// Fingerprint of its first bytes.
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
     /// The open file.
     pub(super) fn file(&self) -> &dyn LogFile {
         &*self.file
