@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::identity::{self, HEAD_BYTES_MAX, same_bytes};
 use super::position::Position;
 use super::tracked::{Origin, Tracked};
-use super::{Follower, Notice, open};
+use super::{Follower, Notice, open, siblings};
 
 /// How long a file that looks like a copy of another is held back, and how long a copy that is still being written is
 /// waited for.
@@ -137,7 +137,11 @@ impl Follower {
         let Some((file, known)) = self.files.get(&id).zip(self.files.get(&original)) else {
             return Kinship::Stranger;
         };
-        if known.found_in >= file.found_in || file.identity.born_ns < known.identity.born_ns {
+        // Of two that were found together the one with the shorter name is the log.
+        let is_its_rotated_name = file.found_in == known.found_in
+            && original < id
+            && siblings::is_rotated_path(&file.path, &known.path);
+        if known.found_in >= file.found_in && !is_its_rotated_name {
             return Kinship::Stranger;
         }
         match compare(file, known) {
@@ -211,11 +215,7 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
     let shared = size.min(known_stat.size);
     let takes_its_place = file.path == known.path && !known.is_named();
     // Rotation leaves the old file under another name. With a few equal lines at the start of both nothing is said.
-    // An inode is given to nobody else while it is open: the same one with another birth was copied up by an overlay.
-    let (new, old) = (file.identity, known.identity);
-    let is_same_inode = (new.device, new.inode) == (old.device, old.inode);
-    let is_rotation =
-        takes_its_place && known_stat.links > 0 && shared < HEAD_BYTES_MAX as u64 && !is_same_inode;
+    let is_rotation = takes_its_place && known_stat.links > 0 && shared < HEAD_BYTES_MAX as u64;
     if is_rotation || !same_bytes(file.file(), known.file(), shared)? {
         return Ok(unless_rewritten(known, Kinship::Stranger));
     }

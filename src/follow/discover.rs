@@ -23,6 +23,14 @@ pub(super) struct Found {
     pub(super) stat: Option<Stat>,
 }
 
+/// A file that was truncated or rewritten, as the new one that it is.
+pub(super) struct Anew {
+    path: PathBuf,
+    pattern: String,
+    is_named: bool,
+    opened: Opened,
+}
+
 impl Follower {
     /// Paths that the patterns name now; what cannot be listed is said.
     pub(super) fn expand(&mut self) -> BTreeMap<PathBuf, Found> {
@@ -44,7 +52,7 @@ impl Follower {
 
     /// Tells every open file whether a name still leads to it.
     pub(super) fn note_names(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) {
-        let mut replaced = Vec::new();
+        let mut nameless = Vec::new();
         for file in self.files.values_mut() {
             let identity = match found.get(&file.path) {
                 Some(found) => found.stat.map(|stat| stat.identity),
@@ -52,11 +60,9 @@ impl Follower {
             };
             match identity {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
-                Some(_) if file.unnamed(true, now) => replaced.push(file.id),
-                Some(_) => {}
-                None => {
-                    file.unnamed(false, now);
-                }
+                Some(_) if file.unnamed(true, now) => nameless.push(file.id),
+                None if file.unnamed(false, now) => nameless.push(file.id),
+                Some(_) | None => {}
             }
         }
         // A rotated name may itself be one that is followed: then the file is simply known by it.
@@ -64,55 +70,62 @@ impl Follower {
             let id = found.stat.and_then(|stat| self.open_id(stat.identity));
             let file = id.and_then(|id| self.files.get_mut(&id));
             if let Some(file) = file.filter(|file| !file.is_named() && !open::is_compressed_name(path)) {
-                if replaced.contains(&file.id) {
+                if nameless.contains(&file.id) {
                     self.gaps.push(gap(file, file.path.clone(), Some(path.clone())));
                 }
                 file.named(path.clone());
             }
         }
-        for id in replaced {
+        for id in nameless {
             if let Some(file) = self.files.get(&id).filter(|file| !file.is_named()) {
                 self.gaps.push(gap(file, file.path.clone(), None));
             }
         }
     }
 
-    /// Finds the named files that were truncated or rewritten; gives what they hold now, each to be taken up as new.
-    pub(super) fn find_rewritten(
-        &mut self,
-        found: &BTreeMap<PathBuf, Found>,
-        now: Instant,
-    ) -> Vec<(PathBuf, String, Opened)> {
+    /// Finds the files that were truncated or rewritten; gives what they hold now, each to be taken up as new.
+    pub(super) fn find_rewritten(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) -> Vec<Anew> {
         let mut rewritten = Vec::new();
-        for file in self.files.values_mut().filter(|file| file.is_named()) {
-            let stat = found.get(&file.path).and_then(|found| found.stat);
-            let is_touched = stat.is_some_and(|stat| {
-                stat.identity == file.identity
-                    && (stat.size < file.counted_offset() || stat.modified != file.modified())
-            });
-            if is_touched && file.counted_offset() == 0 {
+        for file in self.files.values_mut() {
+            let stat = match found.get(&file.path).filter(|_| file.is_named()) {
+                Some(found) => found.stat.filter(|stat| stat.identity == file.identity),
+                None => file.file().stat().ok(),
+            };
+            let is_touched = stat
+                .is_some_and(|stat| stat.size < file.counted_offset() || stat.modified != file.modified());
+            if is_touched && file.counted_offset() == 0 && file.is_named() {
                 // Nothing was read of it that a truncation could change.
                 self.gaps.push(live_gap(file.id, file.position(), file.modified()));
             }
             let mut turn = Turn::default();
             // An error is that of its next turn, which looks again.
             if is_touched && file.look(now, &mut turn).is_ok() && turn.rewritten {
-                rewritten.push((file.id, file.path.clone(), file.pattern.clone()));
+                rewritten.push(file.id);
             }
         }
-        rewritten
-            .into_iter()
-            .filter_map(|(id, path, pattern)| Some((path, pattern, self.part(id, now)?)))
-            .collect()
+        rewritten.into_iter().filter_map(|id| self.anew(id, now)).collect()
+    }
+
+    /// Takes a rewritten file out of the open ones; gives what it holds now.
+    pub(super) fn anew(&mut self, id: u64, now: Instant) -> Option<Anew> {
+        let file = self.files.get(&id)?;
+        let (path, pattern, is_named) = (file.path.clone(), file.pattern.clone(), file.is_named());
+        Some(Anew { path, pattern, is_named, opened: self.part(id, now)? })
+    }
+
+    /// Takes up what a rewritten file holds now. It was known before: what is found together with it may be its copy.
+    pub(super) fn take_up(&mut self, anew: Anew, now: Instant) {
+        let live = self.track(None, &anew.path, &anew.pattern, anew.opened, 0, now);
+        let Some(file) = live.and_then(|live| self.files.get_mut(&live)) else { return };
+        file.found_in = self.scans.saturating_sub(1);
+        if !anew.is_named {
+            file.unnamed(true, now);
+        }
     }
 
     /// Goes on with the files of the last run that are still under a name, and opens anew those that can no longer be
     /// read through the open handle. Gives the ones that hold other bytes now.
-    pub(super) fn resume_found(
-        &mut self,
-        found: &BTreeMap<PathBuf, Found>,
-        now: Instant,
-    ) -> Vec<(PathBuf, String, Opened)> {
+    pub(super) fn resume_found(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) -> Vec<Anew> {
         self.reopen_failing();
         // Of two positions in one file the later one is that of its present content.
         let saved: BTreeMap<Identity, u64> = self
@@ -137,7 +150,8 @@ impl Follower {
             if !open::agrees(&*opened.file, &saved.position) {
                 saved.rewritten_since = Some(now);
                 self.saved.insert(id, saved);
-                other_bytes.push((path.clone(), found.pattern.clone(), opened));
+                let (path, pattern) = (path.clone(), found.pattern.clone());
+                other_bytes.push(Anew { path, pattern, is_named: true, opened });
                 continue;
             }
             let offset = saved.position.offset;
@@ -199,6 +213,7 @@ impl Follower {
         {
             return;
         }
+        let Some(opened) = self.renew(opened) else { return };
         let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
         let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
         if self.track(None, path, pattern, opened, offset, now).is_some()
@@ -206,6 +221,28 @@ impl Follower {
         {
             self.start_changes.push((Start::key(path), None));
         }
+    }
+
+    /// Gives a file that is open already its new handle, and any other one back. An inode is given to nobody else while
+    /// it is open: where it has another birth now, an overlay has copied the file up for its first writer.
+    fn renew(&mut self, opened: Opened) -> Option<Opened> {
+        let Identity { device, inode, .. } = opened.identity;
+        let any_birth = |born_ns| Identity { device, inode, born_ns };
+        let same_inode = self.identities.range(any_birth(0)..=any_birth(u64::MAX)).next();
+        let Some((identity, id)) = same_inode.map(|(identity, id)| (*identity, *id)) else {
+            return Some(opened);
+        };
+        let Some(file) = self.files.get_mut(&id) else { return Some(opened) };
+        if !open::agrees(&*opened.file, &file.position()) {
+            return Some(opened);
+        }
+        self.identities.remove(&identity);
+        self.identities.insert(opened.identity, id);
+        file.identity = opened.identity;
+        file.dirty = true;
+        file.named(file.path.clone());
+        file.reopened(opened.file);
+        None
     }
 
     /// Names a path that is not read. From where it is to be read is kept, however long that takes.

@@ -268,8 +268,8 @@ impl Follower {
         // What is older gets the lower number, and is read first.
         self.find_moved(&mut listings, now);
         self.find_between(&mut listings, now);
-        for (path, pattern, opened) in parted.into_iter().chain(reopened) {
-            self.track(None, &path, &pattern, opened, 0, now);
+        for anew in parted.into_iter().chain(reopened) {
+            self.take_up(anew, now);
         }
         for (path, found) in &found {
             if !found.stat.is_some_and(|stat| self.is_open(stat.identity)) {
@@ -323,7 +323,10 @@ impl Follower {
             self.tell_hole(id);
         }
         if turn.rewritten {
-            self.take_up_anew(id, now);
+            // Since the last scan; a copy is searched at the next one.
+            if let Some(anew) = self.anew(id, now) {
+                self.take_up(anew, now);
+            }
         }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
         if turn.finished && self.has_older(id) {
@@ -338,17 +341,6 @@ impl Follower {
             self.removed.push(id);
         }
         turn
-    }
-
-    /// A file that was truncated or rewritten since the last scan is a new one from here on.
-    fn take_up_anew(&mut self, id: u64, now: Instant) {
-        let Some(file) = self.files.get(&id) else { return };
-        let (path, pattern, is_named) = (file.path.clone(), file.pattern.clone(), file.is_named());
-        let Some(opened) = self.part(id, now) else { return };
-        let live = self.track(None, &path, &pattern, opened, 0, now);
-        if let Some(file) = live.and_then(|live| self.files.get_mut(&live)).filter(|_| !is_named) {
-            file.unnamed(true, now);
-        }
     }
 
     /// Tells of a hole, and of further ones of the same file when they have doubled.
@@ -376,7 +368,10 @@ impl Follower {
         let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
         let turn = file.count(&mut self.buffer, bytes_max, now, take);
         if turn.rewritten {
-            self.take_up_anew(id, now);
+            // Since the last scan; a copy is searched at the next one.
+            if let Some(anew) = self.anew(id, now) {
+                self.take_up(anew, now);
+            }
         }
         turn
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::copies::COPY_GRACE;
 use super::files::LogFile;
 use super::gz::{End, GzFile};
-use super::identity::{self, HEAD_BYTES_MAX, Head, Identity};
+use super::identity::{HEAD_BYTES_MAX, Head, Identity};
 use super::open::{self, Opened, Rotated};
 use super::position::Position;
 use super::siblings::{self, Elder, Listings, Sibling};
@@ -92,12 +92,20 @@ enum Answer {
     Other,
 }
 
+/// What of a file that came between was read elsewhere.
+enum Unread {
+    From(u64),
+    /// Not before a file with the same content has been read to its end.
+    Later,
+    Nothing,
+}
+
 /// A time in which files may have come and gone under the name of a log.
 pub(super) struct Gap {
     pub(super) elder: Elder,
-    /// What was read of that file, where it is one of its own: others may hold the same.
+    /// What was read of that file: others may hold the same.
     pub(super) position: Position,
-    /// Its number, while it is open.
+    /// Its number, if it is open.
     pub(super) id: Option<u64>,
 }
 
@@ -125,7 +133,8 @@ impl Follower {
     pub(super) fn find_moved(&mut self, listings: &mut Listings, now: Instant) {
         let mut work = UNPACK_BYTES_MAX;
         self.saved_identities = self.identities_of_saved();
-        for id in self.saved.keys().copied().collect::<Vec<u64>>() {
+        // The later one of two that have lines in common knows more of a file that holds them.
+        for id in self.saved.keys().rev().copied().collect::<Vec<u64>>() {
             let Some(mut saved) = self.saved.remove(&id) else { continue };
             match self.search(&mut saved, listings, &mut work, now) {
                 Search::Found(path, opened) => self.go_on(id, saved, path, opened, now),
@@ -161,7 +170,7 @@ impl Follower {
         if saved.rewritten_since.is_none() && open::is_out_of_reach(&*self.host, &saved.position) {
             return Search::Wait;
         }
-        if saved.position.head.length == 0 {
+        if saved.position.head.length == 0 && saved.position.offset == 0 {
             return Search::Nowhere;
         }
         // A short beginning may be the same in the next log; what rotation left is asked first then.
@@ -316,6 +325,7 @@ impl Follower {
             self.notices.push(Notice::Parted { id: other });
         }
         let size = opened.file.stat().map_or(0, |stat| stat.size);
+        let identity = opened.identity;
         let name = position.path.clone();
         let pattern = self.pattern_of(&position).unwrap_or_else(|| position.pattern.clone());
         if self.track(Some(id), &name, &pattern, opened, position.offset, now).is_none() {
@@ -336,7 +346,10 @@ impl Follower {
                 Elder { name, path, identity: file.identity, modified: file.modified(), is_live: false };
             self.gaps.push(Gap { elder, position: file.position(), id: Some(id) });
         }
-        if saved.rewritten_since.is_some() || lines > 0 {
+        // The file itself is gone, and what was written to it behind the copying with it.
+        let is_copy =
+            position.identity != identity && path.as_deref().is_some_and(|path| !open::is_gzip_name(path));
+        if saved.rewritten_since.is_some() || is_copy || lines > 0 {
             let from = position.offset.max(size).min(position.known.size.max(position.offset));
             let to = position.known.size.max(from);
             let range = if saved.rewritten_since.is_some() { from..to } else { from..from };
@@ -375,13 +388,22 @@ impl Follower {
     /// that had it when it was last seen.
     pub(super) fn find_between(&mut self, listings: &mut Listings, now: Instant) {
         let saved = self.identities_of_saved();
-        for gap in std::mem::take(&mut self.gaps) {
+        let mut gaps = std::mem::take(&mut self.gaps);
+        gaps.sort_by_key(|gap| gap.id);
+        for gap in gaps {
             let known = &self.identities;
             let is_known = |identity: Identity| known.contains_key(&identity) || saved.contains(&identity);
             let younger = siblings::younger(&gap.elder, listings, &is_known);
+            let mut comes_back = false;
             for (path, rotated) in younger {
-                let Some(offset) = self.unread_from(&gap, &path, rotated.file()) else { continue };
-                self.take_between(&gap, rotated.into_opened(), offset, now);
+                match self.unread_from(&gap, &path, rotated.file()) {
+                    Unread::From(offset) => self.take_between(&gap, rotated.into_opened(), offset, now),
+                    Unread::Later => comes_back = true,
+                    Unread::Nothing => {}
+                }
+            }
+            if comes_back {
+                self.gaps.push(gap);
             }
         }
     }
@@ -391,39 +413,33 @@ impl Follower {
         let (name, pattern) = (&gap.elder.name, &gap.position.pattern);
         let Some(id) = self.track(None, name, pattern, opened, offset, now) else { return };
         self.settle(id);
+        let is_replaced = open::identity_of(&*self.host, name).is_some();
         if let Some(file) = self.files.get_mut(&id) {
-            file.unnamed(true, now);
+            file.unnamed(is_replaced, now);
         }
     }
 
-    /// From where a file that came between is to be read; `None` where all of it was read elsewhere.
-    fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> Option<u64> {
-        if gap.id.is_none_or(|id| self.files.get(&id).is_none_or(|elder| !elder.is_named()))
-            && gap.position.offset > 0
-            && self.is_drained(gap)
-            && open::agrees(file, &gap.position)
-        {
-            // It was replaced by a file with its content, which was moved away in its turn.
-            return Some(gap.position.offset);
-        }
-        let key = identity::first_line(file).ok().flatten();
+    /// From where a file that came between is to be read.
+    fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> Unread {
         let resembles = |head: &Head| head.length > 0 && head.matches(file).unwrap_or(false);
-        let alike = key.and_then(|key| self.by_first_line.get(&key)).into_iter().flatten();
-        let mut open_alike = alike.filter_map(|id| self.files.get(id)).take(ALIKE_MAX);
-        let is_open = open_alike.any(|other| {
-            other.path == gap.elder.name && other.counted_offset() > 0 && resembles(&other.head())
-        });
+        let family = self.files.values().rev().filter(|open| open.path == gap.elder.name);
+        let alike = family.filter(|open| Head::read(open.file()).is_ok_and(|head| resembles(&head)));
+        if let Some(open) = alike.take(ALIKE_MAX).next() {
+            let Ok(stat) = open.file().stat() else { return Unread::Later };
+            return match (stat.links, open.offset()) {
+                // It was replaced by a file with its content, which was moved away in its turn, or it was compressed:
+                // what it holds itself is read from it, and the rest from the other.
+                (0, offset) if offset > 0 && offset == stat.size => {
+                    let holds = open::agrees(file, &open.position());
+                    if holds { Unread::From(offset) } else { Unread::Nothing }
+                }
+                (0, _) if stat.size > 0 => Unread::Later,
+                _ => Unread::Nothing,
+            };
+        }
         let closed = self.closed_heads.get(&gap.elder.name).into_iter().flatten();
         let is_closed = open::is_gzip_name(path) && closed.into_iter().any(resembles);
-        (!is_open && !is_closed && !resembles(&gap.position.head)).then_some(0)
-    }
-
-    /// Whether everything that the file of a gap holds was read from it.
-    fn is_drained(&self, gap: &Gap) -> bool {
-        let file = gap.id.and_then(|id| self.files.get(&id));
-        file.is_some_and(|file| {
-            file.file().stat().is_ok_and(|stat| stat.links == 0 && stat.size == gap.position.offset)
-        })
+        if is_closed || resembles(&gap.position.head) { Unread::Nothing } else { Unread::From(0) }
     }
 
     /// Keeps in mind what a file began with that was read to its end: its compressed form is no new one.

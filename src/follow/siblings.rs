@@ -212,6 +212,11 @@ fn by_suffix(left: &OsStr, right: &OsStr) -> Ordering {
     b.cmp(&a).then_with(|| right.cmp(left))
 }
 
+/// Whether a path is what rotation makes of another.
+pub(super) fn is_rotated_path(path: &Path, base: &Path) -> bool {
+    is_rotated_name(path.as_os_str().as_bytes(), base.as_os_str().as_bytes())
+}
+
 /// Whether a name is what rotation makes of a base name: `access.log.1`, `access.log-20261123`.
 fn is_rotated_name(name: &[u8], base: &[u8]) -> bool {
     matches!(name.strip_prefix(base), Some([b'.' | b'-', _, ..]))

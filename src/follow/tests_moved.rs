@@ -417,3 +417,17 @@ fn where_a_file_begins_that_could_not_be_read_at_first_outlives_a_restart() {
         "and then it is not needed"
     );
 }
+
+#[test]
+fn two_rotations_without_a_successor_are_read() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("a.log", "1\n");
+    bench.taken();
+    bench.rename("a.log", "a.log-20261101");
+    bench.append("a.log", "2\n3\n");
+    bench.rename("a.log", "a.log.1");
+    assert_eq!(bench.taken(), ["2", "3"], "before and after a successor comes");
+    bench.append("a.log", "4\n");
+    assert_eq!(bench.taken(), ["4"]);
+    assert_eq!(bench.outwait(), [""; 0]);
+}
