@@ -60,7 +60,8 @@ struct Limits {
 /// A gzip file of any number of members, read by offsets in what it was compressed from.
 pub struct GzFile {
     inner: Box<dyn LogFile>,
-    state: RefCell<State>,
+    /// On the heap, since files are handed about and this is large.
+    state: RefCell<Box<State>>,
     limits: Limits,
 }
 
@@ -92,7 +93,7 @@ impl GzFile {
     /// Reads nothing yet.
     pub fn new(inner: Box<dyn LogFile>) -> GzFile {
         let limits = Limits { work_bytes_max: WORK_BYTES_MAX, trusted_bytes: TRUSTED_BYTES };
-        GzFile { inner, state: RefCell::new(State::new()), limits }
+        GzFile { inner, state: RefCell::new(Box::new(State::new())), limits }
     }
 
     /// How the file ended when it was last read.
@@ -125,7 +126,7 @@ impl LogFile for GzFile {
         let state = &mut *self.state.borrow_mut();
         if stat.size < state.read {
             // Cut or written anew: what was unpacked of it says nothing any more.
-            *state = State::new();
+            **state = State::new();
         }
         if state.handed == state.known {
             state.unpack_until(state.known + 1, &*self.inner, self.limits)?;

@@ -22,3 +22,20 @@ mod rotation;
 mod world;
 
 use world::World;
+
+/// Where the tests of the cases stand.
+const TESTS: [&str; 5] = [
+    include_str!("content.rs"),
+    include_str!("places.rs"),
+    include_str!("rotation.rs"),
+    include_str!("../../agent/tests.rs"),
+    include_str!("../../../tests/cases.rs"),
+];
+
+#[test]
+fn each_of_the_45_cases_has_a_test() {
+    let has_test = |case: &u32| TESTS.iter().any(|text| text.contains(&format!("\nfn case_{case:02}_")));
+    let without: Vec<u32> = (1..=45).filter(|case| !has_test(case)).collect();
+    assert!(without.is_empty(), "{without:?}");
+    assert!(!has_test(&46), "the look for one can fail");
+}

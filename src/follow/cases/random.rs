@@ -9,7 +9,7 @@ use super::World;
 use crate::follow::ROTATE_GRACE;
 
 /// Compositions in an ordinary run of the tests.
-const COMPOSITIONS: u64 = 300;
+const COMPOSITIONS: u64 = 150;
 
 /// Actions of the longest composition.
 const ACTIONS_MAX: usize = 40;

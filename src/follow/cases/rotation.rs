@@ -350,6 +350,20 @@ fn case_26_nothing_is_left_of_it() {
     world.check("a.log");
 }
 
+/// Two rotations between two looks of an agent that runs, and what came between is packed already.
+#[test]
+fn case_25_rotated_twice_and_packed_between_two_looks() {
+    let mut world = read_log(&["*.log"]);
+    world.rename("a.log", "a.log.2");
+    let lines = world.write("a.log", 2);
+    world.rename("a.log", "a.log.1");
+    world.compress("a.log.1");
+    let mut taken = world.numbers_taken();
+    taken.extend(world.numbers_taken());
+    assert_eq!(taken, lines, "{:#?}", world.notices);
+    world.check("a.log");
+}
+
 /// Dates in names may clash or run backwards: the order is that of birth.
 #[test]
 fn case_27_names_with_dates_are_not_taken_at_their_word() {
