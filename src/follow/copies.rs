@@ -203,6 +203,8 @@ impl Follower {
         let Some(file) = self.files.get_mut(&id) else { return };
         if file.begin_at(offset).is_ok() {
             self.notices.push(Notice::Copied { path: file.path.clone(), original, offset });
+            // This place is durable no sooner than what was read of the original.
+            self.born.retain(|born| *born != id);
             self.settle(id);
         }
     }

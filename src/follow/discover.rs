@@ -3,17 +3,18 @@
 //! A file that cannot be opened is named with its error and tried again at the next scan; it hides no other, and
 //! nothing of it is skipped. Identity is always that of an open file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::files::Stat;
 use super::identity::Identity;
-use super::moved::Gap;
+use super::moved::{Gap, Saved};
 use super::open::{self, Opened, Refusal};
-use super::position::{Position, Start};
+use super::position::{Known, Position, Start};
 use super::siblings::Elder;
 use super::tracked::{Origin, Tracked, Turn};
+use super::watch::directory_of;
 use super::{Blocked, FILES_MAX, Follower, Notice};
 
 /// A path that a pattern names.
@@ -28,7 +29,7 @@ pub(super) struct Anew {
     path: PathBuf,
     pattern: String,
     is_named: bool,
-    opened: Opened,
+    pub(super) opened: Opened,
 }
 
 impl Follower {
@@ -53,6 +54,20 @@ impl Follower {
     /// Tells every open file whether a name still leads to it.
     pub(super) fn note_names(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) {
         let mut nameless = Vec::new();
+        // While a name is missing, logs may come under it and go again: names have changed in the directory then.
+        let directories =
+            self.files.values().filter(|file| file.is_absent()).map(|file| directory_of(&file.path));
+        let modified: BTreeMap<PathBuf, (i64, i64)> = directories
+            .collect::<BTreeSet<PathBuf>>()
+            .into_iter()
+            .filter_map(|path| Some((path.clone(), self.host.stat(&path).ok()?.modified)))
+            .collect();
+        let before = std::mem::replace(&mut self.directories_modified, modified);
+        let modified = &self.directories_modified;
+        let is_stirred = |path: &Path| {
+            let directory = directory_of(path);
+            modified.get(&directory).is_some_and(|modified| before.get(&directory) != Some(modified))
+        };
         for file in self.files.values_mut() {
             let identity = match found.get(&file.path) {
                 Some(found) => found.stat.map(|stat| stat.identity),
@@ -62,6 +77,7 @@ impl Follower {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
                 Some(_) if file.unnamed(true, now) => nameless.push(file.id),
                 None if file.unnamed(false, now) => nameless.push(file.id),
+                None if is_stirred(&file.path) => nameless.push(file.id),
                 Some(_) | None => {}
             }
         }
@@ -200,6 +216,9 @@ impl Follower {
             Ok(opened) => opened,
             Err(Refusal { state, message }) => {
                 self.block(path, blocked(state, message));
+                if state == "unreadable" {
+                    self.remember_unread(path, pattern);
+                }
                 return;
             }
         };
@@ -216,10 +235,15 @@ impl Follower {
         let Some(opened) = self.renew(opened) else { return };
         let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
         let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
-        if self.track(None, path, pattern, opened, offset, now).is_some()
-            && self.starts.remove(path).is_some()
-        {
+        let Some(id) = self.track(None, path, pattern, opened, offset, now) else { return };
+        if self.starts.remove(path).is_some() {
             self.start_changes.push((Start::key(path), None));
+        }
+        if let Some(file) = self.files.get(&id).filter(|file| self.scans > 1 && file.identity.born_ns > 0) {
+            // It may have been copied and truncated before it was first seen.
+            let mut gap = live_gap(id, file.position(), nanoseconds(file.identity.born_ns));
+            gap.elder.is_new = true;
+            self.gaps.push(gap);
         }
     }
 
@@ -243,6 +267,23 @@ impl Follower {
         file.named(file.path.clone());
         file.reopened(opened.file);
         None
+    }
+
+    /// Keeps a file in mind that cannot be read: it may be renamed before it can.
+    fn remember_unread(&mut self, path: &Path, pattern: &str) {
+        let Ok(stat) = self.host.stat(path) else { return };
+        let is_known = self.starts.contains_key(path)
+            || self.is_open(stat.identity)
+            || self.saved.values().any(|saved| saved.position.identity == stat.identity);
+        if is_known {
+            return;
+        }
+        let known = Known { size: stat.size, modified: stat.modified };
+        let position = Position::unread(path.to_owned(), pattern.to_owned(), stat.identity, known);
+        let mut saved = Saved::new(position);
+        saved.dirty = true;
+        self.saved.insert(self.next_id, saved);
+        self.next_id += 1;
     }
 
     /// Names a path that is not read. From where it is to be read is kept, however long that takes.
@@ -295,12 +336,22 @@ impl Follower {
 fn gap(file: &Tracked, name: PathBuf, path: Option<PathBuf>) -> Gap {
     // Of now, and not of the last turn: writers that still hold it may have written since.
     let modified = file.file().stat().map_or(file.modified(), |stat| stat.modified);
-    let elder = Elder { name, path, identity: file.identity, modified, is_live: false };
+    let elder = Elder { name, path, identity: file.identity, modified, is_live: false, is_new: false };
     Gap { elder, position: file.position(), id: Some(file.id) }
 }
 
 /// Where copies may have been made of what a file held that has its name still, since it was `modified`.
 fn live_gap(id: u64, position: Position, modified: (i64, i64)) -> Gap {
     let (name, identity) = (position.path.clone(), position.identity);
-    Gap { elder: Elder { name, path: None, identity, modified, is_live: true }, position, id: Some(id) }
+    Gap {
+        elder: Elder { name, path: None, identity, modified, is_live: true, is_new: false },
+        position,
+        id: Some(id),
+    }
+}
+
+/// A time since the epoch, in seconds and nanoseconds.
+fn nanoseconds(time_ns: u64) -> (i64, i64) {
+    const SECOND_NS: u64 = 1_000_000_000;
+    ((time_ns / SECOND_NS).cast_signed(), (time_ns % SECOND_NS).cast_signed())
 }

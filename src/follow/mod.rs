@@ -49,6 +49,7 @@ pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked,
 
 use crate::record::Loss;
 use copies::Suspicion;
+use discover::Anew;
 use identity::Head;
 use moved::{Gap, Saved};
 use position::{Ahead, Start};
@@ -182,6 +183,10 @@ pub struct Follower {
     born: Vec<u64>,
     /// Where files may have come and gone since the last look.
     gaps: Vec<Gap>,
+    /// Files that were found rewritten in this scan.
+    anew: Vec<Anew>,
+    /// When names last came or went in the directories of files that have lost theirs.
+    directories_modified: BTreeMap<PathBuf, (i64, i64)>,
     /// What the last closed files of each name began with.
     closed_heads: BTreeMap<PathBuf, VecDeque<Head>>,
     notices: Vec<Notice>,
@@ -222,6 +227,8 @@ impl Follower {
             removed: Vec::new(),
             born: Vec::new(),
             gaps: Vec::new(),
+            anew: Vec::new(),
+            directories_modified: BTreeMap::new(),
             closed_heads: BTreeMap::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
@@ -263,12 +270,13 @@ impl Follower {
         let found = self.expand();
         let mut listings = Listings::new(&self.host);
         self.note_names(&found, now);
-        let parted = self.find_rewritten(&found, now);
-        let reopened = self.resume_found(&found, now);
+        self.anew = self.find_rewritten(&found, now);
+        let other_bytes = self.resume_found(&found, now);
+        self.anew.extend(other_bytes);
         // What is older gets the lower number, and is read first.
         self.find_moved(&mut listings, now);
         self.find_between(&mut listings, now);
-        for anew in parted.into_iter().chain(reopened) {
+        for anew in std::mem::take(&mut self.anew) {
             self.take_up(anew, now);
         }
         for (path, found) in &found {
@@ -277,6 +285,9 @@ impl Follower {
             }
         }
         self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path));
+        for id in self.born.clone() {
+            self.check_origin(id, now);
+        }
         self.age_parked(now);
     }
 
@@ -392,7 +403,7 @@ impl Follower {
     /// is durable can be found again by nothing else.
     pub fn births(&mut self) -> Vec<StateChange> {
         let born = std::mem::take(&mut self.born);
-        let files = born.iter().filter_map(|id| self.files.get(id));
+        let files = born.iter().filter_map(|id| self.files.get(id)).filter(|file| file.is_decided());
         let births = files.map(|file| (position::key(file.id), Some(file.position().encode())));
         births.chain(self.start_changes.drain(..)).collect()
     }
@@ -401,7 +412,7 @@ impl Follower {
     pub fn has_changes(&self) -> bool {
         let saved = self.saved.values().chain(self.parked.values());
         !self.removed.is_empty()
-            || self.files.values().any(|file| file.dirty)
+            || self.files.values().any(|file| file.dirty && file.is_decided())
             || saved.into_iter().any(|saved| saved.dirty)
     }
 
@@ -415,7 +426,7 @@ impl Follower {
                 changes.push((Ahead::key(id), None));
             }
         }
-        for file in self.files.values_mut().filter(|file| file.dirty) {
+        for file in self.files.values_mut().filter(|file| file.dirty && file.is_decided()) {
             changes.push((position::key(file.id), Some(file.position().encode())));
             if let Some(ahead) = file.ahead_position() {
                 self.ahead_keys.insert(file.id);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::copies::COPY_GRACE;
 use super::files::LogFile;
 use super::gz::{End, GzFile};
-use super::identity::{HEAD_BYTES_MAX, Head, Identity};
+use super::identity::{self, HEAD_BYTES_MAX, Head, Identity, is_prefix};
 use super::open::{self, Opened, Rotated};
 use super::position::Position;
 use super::siblings::{self, Elder, Listings, Sibling};
@@ -28,9 +28,6 @@ const STEP_BYTES_MAX: u64 = 32 << 20;
 
 /// Unpacked bytes that the first look into a compressed file costs.
 const FIRST_LOOK_BYTES: u64 = 64 << 10;
-
-/// Files with the same first line that are compared with one that came between.
-const ALIKE_MAX: usize = 16;
 
 /// Heads of closed files that are remembered of each name.
 const CLOSED_HEADS_MAX: usize = 4;
@@ -209,6 +206,11 @@ impl Follower {
             return Search::Found(Some(path), opened);
         }
         let waiting_since = *saved.waiting_since.get_or_insert(now);
+        // Copies under any name are only found among the files that the patterns name.
+        let is_first_look = saved.rewritten_since == Some(now) && position_is_of_many(&saved.position);
+        if is_first_look {
+            return Search::Wait;
+        }
         if grows && now.saturating_duration_since(waiting_since) < COPY_GRACE {
             return Search::Wait;
         }
@@ -347,8 +349,14 @@ impl Follower {
             let is_replaced = open::identity_of(&*self.host, &name).is_some();
             file.unnamed(is_replaced, now);
             let (name, path) = (name.clone(), Some(path.clone()));
-            let elder =
-                Elder { name, path, identity: file.identity, modified: file.modified(), is_live: false };
+            let elder = Elder {
+                name,
+                path,
+                identity: file.identity,
+                modified: file.modified(),
+                is_live: false,
+                is_new: false,
+            };
             self.gaps.push(Gap { elder, position: file.position(), id: Some(id) });
         }
         // The file itself is gone, and what was written to it behind the copying with it.
@@ -384,6 +392,7 @@ impl Follower {
             identity: position.identity,
             modified: position.known.modified,
             is_live: is_rewritten,
+            is_new: false,
         };
         self.gaps.push(Gap { elder, position, id: None });
         self.removed.push(id);
@@ -428,11 +437,20 @@ impl Follower {
     fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> Unread {
         let resembles = |head: &Head| head.length > 0 && head.matches(file).unwrap_or(false);
         let family = self.files.values().rev().filter(|open| open.path == gap.elder.name);
-        let alike = family.filter(|open| {
-            Head::read(open.file()).is_ok_and(|head| resembles(&head))
-                || (open.offset() > 0 && open::agrees(file, &open.position()))
+        let key = first_line(file);
+        let is_alike = |open: &dyn LogFile| {
+            let head = Head::read(open).unwrap_or_default();
+            // One that begins with a hole has no head.
+            let has_hole = head.length == 0 && key.is_some() && first_line(open) == key;
+            has_hole || resembles(&head) || is_prefix(file, open).unwrap_or(false)
+        };
+        if self.anew.iter().any(|anew| is_alike(&*anew.opened.file)) {
+            return Unread::Later;
+        }
+        let mut alike = family.filter(|open| {
+            is_alike(open.file()) || (open.offset() > 0 && open::agrees(file, &open.position()))
         });
-        if let Some(open) = alike.take(ALIKE_MAX).next() {
+        if let Some(open) = alike.next() {
             let Ok(stat) = open.file().stat() else { return Unread::Later };
             return match (stat.links, open.offset()) {
                 // It was replaced by a file with its content, which was moved away in its turn, or it was compressed:
@@ -513,6 +531,14 @@ pub(super) fn pattern_of(patterns: &[String], position: &Position) -> Option<Str
     };
     let same = patterns.iter().find(|pattern| **pattern == position.pattern);
     same.or_else(|| patterns.iter().find(names)).cloned()
+}
+
+fn position_is_of_many(position: &Position) -> bool {
+    position.pattern.contains(['*', '?', '['])
+}
+
+fn first_line(file: &dyn LogFile) -> Option<u64> {
+    identity::first_line(file).ok().flatten()
 }
 
 /// A file that does not hold what was read, but may come to hold it: a copy that is still being written.

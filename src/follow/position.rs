@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::identity::{Head, Identity};
+use super::identity::{Head, Identity, Tail};
 
 /// First byte of an encoded position; a reader refuses others.
 const POSITION_VERSION: u8 = 2;
@@ -146,6 +146,13 @@ pub(super) fn id_of(key: &[u8]) -> Option<u64> {
 }
 
 impl Position {
+    /// Of a file of which nothing was read.
+    pub(super) fn unread(path: PathBuf, pattern: String, identity: Identity, known: Known) -> Position {
+        let tail_hash = Tail::default().hash();
+        let head = Head { length: 0, hash: tail_hash };
+        Position { identity, head, offset: 0, tail_hash, path, pattern, known, parked_s: 0 }
+    }
+
     /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s:
     /// u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
     pub fn encode(&self) -> Vec<u8> {

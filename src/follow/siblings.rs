@@ -113,6 +113,8 @@ pub(super) struct Elder {
     pub(super) modified: (i64, i64),
     /// It has its name still: what came after it can only be a copy of what it held since.
     pub(super) is_live: bool,
+    /// Nothing was known of the name before it. A file that was compressed since may be older than it.
+    pub(super) is_new: bool,
 }
 
 /// The files that rotation made of a name after it made one of `elder`, oldest first. Copies of one another, and of
@@ -167,6 +169,9 @@ fn is_younger(sibling: &Sibling, elder: &Elder) -> bool {
         // A truncation follows the last write to the copy, in the same tick of the clock perhaps.
         let is_written_after = modified > elder.modified || (modified == elder.modified && !elder.is_live);
         return is_born_after && is_written_after;
+    }
+    if elder.is_new {
+        return false;
     }
     match modified.cmp(&elder.modified) {
         Ordering::Less => false,
