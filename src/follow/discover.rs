@@ -114,8 +114,9 @@ impl Follower {
                 self.gaps.push(live_gap(file.id, file.position(), file.modified()));
             }
             let mut turn = Turn::default();
-            // An error is that of its next turn, which looks again.
-            if is_touched && file.look(now, &mut turn).is_ok() && turn.rewritten {
+            let is_shorter = stat.is_some_and(|stat| stat.size < file.counted_offset());
+            // An error is that of its next turn, which looks again; but a copy may be gone by then.
+            if is_touched && (file.look(now, &mut turn).map_or(is_shorter, |()| turn.rewritten)) {
                 rewritten.push(file.id);
             }
         }

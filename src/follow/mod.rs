@@ -50,10 +50,10 @@ pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked,
 use crate::record::Loss;
 use copies::Suspicion;
 use discover::Anew;
-use identity::Head;
 use moved::{Gap, Saved};
 use position::{Ahead, Start};
 use siblings::Listings;
+use tracked::Origin;
 use watch::directory_of;
 
 /// Files followed at once; further ones are named as a problem and not read.
@@ -187,8 +187,8 @@ pub struct Follower {
     anew: Vec<Anew>,
     /// When names last came or went in the directories of files that have lost theirs.
     directories_modified: BTreeMap<PathBuf, (i64, i64)>,
-    /// What the last closed files of each name began with.
-    closed_heads: BTreeMap<PathBuf, VecDeque<Head>>,
+    /// The last closed files of each name.
+    closed: BTreeMap<PathBuf, VecDeque<Position>>,
     notices: Vec<Notice>,
     buffer: Vec<u8>,
     next_id: u64,
@@ -229,7 +229,7 @@ impl Follower {
             gaps: Vec::new(),
             anew: Vec::new(),
             directories_modified: BTreeMap::new(),
-            closed_heads: BTreeMap::new(),
+            closed: BTreeMap::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
             next_id: 1,
@@ -285,7 +285,8 @@ impl Follower {
             }
         }
         self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path));
-        for id in self.born.clone() {
+        let undecided = self.files.values().filter(|file| file.origin != Origin::Settled);
+        for id in undecided.map(|file| file.id).collect::<Vec<u64>>() {
             self.check_origin(id, now);
         }
         self.age_parked(now);

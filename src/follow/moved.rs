@@ -29,8 +29,8 @@ const STEP_BYTES_MAX: u64 = 32 << 20;
 /// Unpacked bytes that the first look into a compressed file costs.
 const FIRST_LOOK_BYTES: u64 = 64 << 10;
 
-/// Heads of closed files that are remembered of each name.
-const CLOSED_HEADS_MAX: usize = 4;
+/// Closed files that are remembered of each name.
+const CLOSED_MAX: usize = 4;
 
 /// How long the position of a file is kept that no pattern names any more, in the running time of the agent.
 const PARKED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -375,7 +375,10 @@ impl Follower {
     fn give_up(&mut self, id: u64, saved: Saved, listings: &mut Listings) {
         let position = saved.position;
         let lines = self.saved_ahead.remove(&id).map_or(0, |ahead| ahead.lines);
-        let range = position.offset..position.known.size.max(position.offset);
+        // Of which nothing was read it may be read yet under another name; what is lost of it is unknown.
+        let is_unread = position.offset == 0 && position.head.length == 0;
+        let size = if is_unread { 0 } else { position.known.size };
+        let range = position.offset..size.max(position.offset);
         let lost = Loss { lines, bytes: range.end - range.start };
         let path = position.path.clone();
         let is_rewritten = saved.rewritten_since.is_some();
@@ -390,7 +393,7 @@ impl Follower {
             name: position.path.clone(),
             path: None,
             identity: position.identity,
-            modified: position.known.modified,
+            modified: if is_unread { before(position.known.modified) } else { position.known.modified },
             is_live: is_rewritten,
             is_new: false,
         };
@@ -444,7 +447,11 @@ impl Follower {
             let has_hole = head.length == 0 && key.is_some() && first_line(open) == key;
             has_hole || resembles(&head) || is_prefix(file, open).unwrap_or(false)
         };
-        if self.anew.iter().any(|anew| is_alike(&*anew.opened.file)) {
+        let searched = self.saved.values().filter(|saved| saved.position.path == gap.elder.name);
+        let mut searched = searched.filter(|saved| saved.position.offset > 0);
+        if self.anew.iter().any(|anew| is_alike(&*anew.opened.file))
+            || searched.any(|saved| open::agrees(file, &saved.position))
+        {
             return Unread::Later;
         }
         let mut alike = family.filter(|open| {
@@ -463,20 +470,30 @@ impl Follower {
                 _ => Unread::Nothing,
             };
         }
-        let closed = self.closed_heads.get(&gap.elder.name).into_iter().flatten();
-        let is_closed = open::is_gzip_name(path) && closed.into_iter().any(resembles);
-        if is_closed || resembles(&gap.position.head) { Unread::Nothing } else { Unread::From(0) }
+        let closed = self.closed.get(&gap.elder.name).into_iter().flatten();
+        for position in closed.rev() {
+            if open::agrees(file, position) {
+                return Unread::From(position.offset);
+            }
+            if open::is_gzip_name(path) && resembles(&position.head) {
+                return Unread::Nothing;
+            }
+        }
+        if resembles(&gap.position.head) { Unread::Nothing } else { Unread::From(0) }
     }
 
-    /// Keeps in mind what a file began with that was read to its end: its compressed form is no new one.
+    /// Keeps in mind what a file held that was read to its end: its copies and its compressed form are no new ones.
     pub(super) fn remember(&mut self, file: &Tracked) {
-        if self.closed_heads.len() >= FILES_MAX {
-            self.closed_heads.clear();
+        if file.offset() == 0 {
+            return;
         }
-        let heads = self.closed_heads.entry(file.path.clone()).or_default();
-        heads.push_back(file.head());
-        if heads.len() > CLOSED_HEADS_MAX {
-            heads.pop_front();
+        if self.closed.len() >= FILES_MAX {
+            self.closed.clear();
+        }
+        let closed = self.closed.entry(file.path.clone()).or_default();
+        closed.push_back(file.position());
+        if closed.len() > CLOSED_MAX {
+            closed.pop_front();
         }
     }
 
@@ -535,6 +552,11 @@ pub(super) fn pattern_of(patterns: &[String], position: &Position) -> Option<Str
 
 fn position_is_of_many(position: &Position) -> bool {
     position.pattern.contains(['*', '?', '['])
+}
+
+/// The last instant before a time: what was written at that time itself is younger.
+fn before((seconds, nanoseconds): (i64, i64)) -> (i64, i64) {
+    if nanoseconds > 0 { (seconds, nanoseconds - 1) } else { (seconds.saturating_sub(1), 999_999_999) }
 }
 
 fn first_line(file: &dyn LogFile) -> Option<u64> {

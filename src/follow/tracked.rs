@@ -204,11 +204,6 @@ impl Tracked {
         self.name == Name::Absent
     }
 
-    /// Fingerprint of its first bytes.
-    pub(super) fn head(&self) -> Head {
-        self.head
-    }
-
     /// The open file.
     pub(super) fn file(&self) -> &dyn LogFile {
         &*self.file
