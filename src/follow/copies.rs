@@ -140,7 +140,7 @@ impl Follower {
         // Of two that were found together the one with the shorter name is the log.
         let is_its_rotated_name = file.found_in == known.found_in
             && original < id
-            && siblings::is_rotated_path(&file.path, &known.path);
+            && siblings::is_rotated_path(&file.path, &known.first_path);
         if known.found_in >= file.found_in && !is_its_rotated_name {
             return Kinship::Stranger;
         }

@@ -12,10 +12,11 @@ use super::identity::Identity;
 use super::moved::{Gap, Saved};
 use super::open::{self, Opened, Refusal};
 use super::position::{Known, Position, Start};
-use super::siblings::Elder;
+use super::siblings::{self, Elder};
 use super::tracked::{Origin, Tracked, Turn};
 use super::watch::directory_of;
 use super::{Blocked, FILES_MAX, Follower, Notice};
+use crate::record::Loss;
 
 /// A path that a pattern names.
 pub(super) struct Found {
@@ -27,6 +28,7 @@ pub(super) struct Found {
 /// A file that was truncated or rewritten, as the new one that it is.
 pub(super) struct Anew {
     path: PathBuf,
+    first_path: PathBuf,
     pattern: String,
     is_named: bool,
     pub(super) opened: Opened,
@@ -87,14 +89,14 @@ impl Follower {
             let file = id.and_then(|id| self.files.get_mut(&id));
             if let Some(file) = file.filter(|file| !file.is_named() && !open::is_compressed_name(path)) {
                 if nameless.contains(&file.id) {
-                    self.gaps.push(gap(file, file.path.clone(), Some(path.clone())));
+                    self.gaps.push(gap(file, Some(path.clone())));
                 }
                 file.named(path.clone());
             }
         }
         for id in nameless {
             if let Some(file) = self.files.get(&id).filter(|file| !file.is_named()) {
-                self.gaps.push(gap(file, file.path.clone(), None));
+                self.gaps.push(gap(file, None));
             }
         }
     }
@@ -127,13 +129,18 @@ impl Follower {
     pub(super) fn anew(&mut self, id: u64, now: Instant) -> Option<Anew> {
         let file = self.files.get(&id)?;
         let (path, pattern, is_named) = (file.path.clone(), file.pattern.clone(), file.is_named());
-        Some(Anew { path, pattern, is_named, opened: self.part(id, now)? })
+        let first_path = file.first_path.clone();
+        Some(Anew { path, first_path, pattern, is_named, opened: self.part(id, now)? })
     }
 
     /// Takes up what a rewritten file holds now. It was known before: what is found together with it may be its copy.
     pub(super) fn take_up(&mut self, anew: Anew, now: Instant) {
+        if self.is_open(anew.opened.identity) {
+            return; // by another of its names
+        }
         let live = self.track(None, &anew.path, &anew.pattern, anew.opened, 0, now);
         let Some(file) = live.and_then(|live| self.files.get_mut(&live)) else { return };
+        file.first_path = anew.first_path;
         file.found_in = self.scans.saturating_sub(1);
         if !anew.is_named {
             file.unnamed(true, now);
@@ -166,27 +173,44 @@ impl Follower {
             let Some(mut saved) = self.saved.remove(&id) else { continue };
             if !open::agrees(&*opened.file, &saved.position) {
                 saved.rewritten_since = Some(now);
+                let first_path = saved.position.path.clone();
                 self.saved.insert(id, saved);
                 let (path, pattern) = (path.clone(), found.pattern.clone());
-                other_bytes.push(Anew { path, pattern, is_named: true, opened });
+                other_bytes.push(Anew { path, first_path, pattern, is_named: true, opened });
                 continue;
             }
-            let offset = saved.position.offset;
-            if offset == 0 && saved.position.known.modified != (0, 0) {
-                let modified = saved.position.known.modified;
-                self.gaps.push(live_gap(id, saved.position.clone(), modified));
-            }
-            if self.track(Some(id), path, &found.pattern, opened, offset, now).is_none() {
-                self.saved.insert(id, saved);
-            } else if let Some(ahead) = self.saved_ahead.remove(&id)
-                && !self.files.get_mut(&id).is_some_and(|file| file.restore_ahead(&ahead))
-            {
-                let lost = crate::record::Loss { lines: ahead.lines, bytes: 0 };
-                let path = path.clone();
-                self.notices.push(Notice::Rewritten { path, copy: None, lost, range: offset..offset });
-            }
+            self.resume(id, saved, path, &found.pattern, opened, now);
         }
         other_bytes
+    }
+
+    /// Goes on with a file of the last run that a pattern names.
+    fn resume(&mut self, id: u64, saved: Saved, path: &Path, pattern: &str, opened: Opened, now: Instant) {
+        let position = saved.position.clone();
+        if self.track(Some(id), path, pattern, opened, position.offset, now).is_none() {
+            self.saved.insert(id, saved);
+            return;
+        }
+        let ahead = self.saved_ahead.remove(&id);
+        let of_name = |other: &Path| other == position.path;
+        let is_youngest = !self.saved.range(id..).any(|(_, other)| of_name(&other.position.path))
+            && !self.files.range(id + 1..).any(|(_, other)| of_name(&other.first_path));
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if let Some(ahead) = ahead.filter(|ahead| !file.restore_ahead(ahead)) {
+            let lost = Loss { lines: ahead.lines, bytes: 0 };
+            let range = position.offset..position.offset;
+            self.notices.push(Notice::Rewritten { path: path.to_owned(), copy: None, lost, range });
+        }
+        if siblings::is_rotated_path(path, &position.path) {
+            file.first_path.clone_from(&position.path);
+            if is_youngest {
+                // Others may have had the name since.
+                self.gaps.push(gap(file, Some(path.to_owned())));
+            }
+        } else if position.offset == 0 && position.known.modified != (0, 0) {
+            let modified = position.known.modified;
+            self.gaps.push(live_gap(id, position, modified));
+        }
     }
 
     /// Opens a file again whose handle fails, as after a restart of a file server, if it is still the same.
@@ -240,11 +264,27 @@ impl Follower {
         if self.starts.remove(path).is_some() {
             self.start_changes.push((Start::key(path), None));
         }
-        if let Some(file) = self.files.get(&id).filter(|file| self.scans > 1 && file.identity.born_ns > 0) {
+        self.note_new(id, path);
+    }
+
+    /// Asks for what had the name of a new file between two looks.
+    fn note_new(&mut self, id: u64, path: &Path) {
+        let Some(file) = self.files.get(&id) else { return };
+        if self.scans > 1 && file.identity.born_ns > 0 {
             // It may have been copied and truncated before it was first seen.
             let mut gap = live_gap(id, file.position(), nanoseconds(file.identity.born_ns));
             gap.elder.is_new = true;
             self.gaps.push(gap);
+        }
+        if let Some(last) = self.last_closed.remove(path) {
+            self.removed.push(last);
+        }
+        if let Some(last) = self.closed.get(path).and_then(|closed| closed.back()) {
+            // Or another came and went, when the last one had been closed already.
+            let (name, modified) = (path.to_owned(), last.known.modified);
+            let elder =
+                Elder { name, path: None, identity: last.identity, modified, is_live: false, is_new: false };
+            self.gaps.push(Gap { elder, position: last.clone(), id: None });
         }
     }
 
@@ -334,7 +374,9 @@ impl Follower {
 }
 
 /// Where files may have come after one that has lost its name.
-fn gap(file: &Tracked, name: PathBuf, path: Option<PathBuf>) -> Gap {
+fn gap(file: &Tracked, path: Option<PathBuf>) -> Gap {
+    let is_of_first = siblings::is_rotated_path(&file.path, &file.first_path);
+    let name = if is_of_first { file.first_path.clone() } else { file.path.clone() };
     // Of now, and not of the last turn: writers that still hold it may have written since.
     let modified = file.file().stat().map_or(file.modified(), |stat| stat.modified);
     let elder = Elder { name, path, identity: file.identity, modified, is_live: false, is_new: false };

@@ -187,6 +187,9 @@ pub struct Follower {
     anew: Vec<Anew>,
     /// When names last came or went in the directories of files that have lost theirs.
     directories_modified: BTreeMap<PathBuf, (i64, i64)>,
+    /// Closed files whose names nothing has had since, and the numbers under which their positions are kept.
+    last_closed: BTreeMap<PathBuf, u64>,
+    closed_changes: Vec<StateChange>,
     /// The last closed files of each name.
     closed: BTreeMap<PathBuf, VecDeque<Position>>,
     notices: Vec<Notice>,
@@ -229,6 +232,8 @@ impl Follower {
             gaps: Vec::new(),
             anew: Vec::new(),
             directories_modified: BTreeMap::new(),
+            last_closed: BTreeMap::new(),
+            closed_changes: Vec::new(),
             closed: BTreeMap::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
@@ -247,7 +252,10 @@ impl Follower {
     fn restore(&mut self, key: &[u8], value: &[u8]) {
         if let Some((id, mut position)) = position::id_of(key).zip(Position::decode(value)) {
             self.next_id = self.next_id.max(id + 1);
-            if self.pattern_of(&position).is_some() {
+            if position.is_closed {
+                self.last_closed.insert(position.path.clone(), id);
+                self.closed.entry(position.path.clone()).or_default().push_back(position);
+            } else if self.pattern_of(&position).is_some() {
                 position.parked_s = 0;
                 self.saved.insert(id, Saved::new(position));
             } else {
@@ -348,9 +356,9 @@ impl Follower {
             self.conclude_copies_of(id);
             let Some(file) = self.let_go(id) else { return turn };
             self.remember(&file);
+            self.keep_closed(&file);
             let (offset, unreadable_rest) = (file.offset(), file.unreadable_rest());
             self.notices.push(Notice::Closed { path: file.path, offset, unreadable_rest });
-            self.removed.push(id);
         }
         turn
     }
@@ -413,6 +421,7 @@ impl Follower {
     pub fn has_changes(&self) -> bool {
         let saved = self.saved.values().chain(self.parked.values());
         !self.removed.is_empty()
+            || !self.closed_changes.is_empty()
             || self.files.values().any(|file| file.dirty && file.is_decided())
             || saved.into_iter().any(|saved| saved.dirty)
     }
@@ -420,7 +429,7 @@ impl Follower {
     /// The positions that changed since the last call. They must become durable together with what was
     /// made of the lines before them.
     pub fn changes(&mut self) -> Vec<StateChange> {
-        let mut changes = Vec::new();
+        let mut changes = std::mem::take(&mut self.closed_changes);
         for id in self.removed.drain(..) {
             changes.push((position::key(id), None));
             if self.ahead_keys.remove(&id) {

@@ -14,7 +14,7 @@ use super::files::LogFile;
 use super::gz::{End, GzFile};
 use super::identity::{self, HEAD_BYTES_MAX, Head, Identity, is_prefix};
 use super::open::{self, Opened, Rotated};
-use super::position::Position;
+use super::position::{self, Position};
 use super::siblings::{self, Elder, Listings, Sibling};
 use super::tracked::{Origin, Tracked};
 use super::{FILES_MAX, Follower, Notice};
@@ -28,6 +28,9 @@ const STEP_BYTES_MAX: u64 = 32 << 20;
 
 /// Unpacked bytes that the first look into a compressed file costs.
 const FIRST_LOOK_BYTES: u64 = 64 << 10;
+
+/// Names without a file of which the last one is remembered after a restart.
+const CLOSED_FILES_MAX: usize = 1000;
 
 /// Closed files that are remembered of each name.
 const CLOSED_MAX: usize = 4;
@@ -76,6 +79,8 @@ enum Search {
     Found(Option<PathBuf>, Opened),
     /// It has its identity still, and other bytes; under this path.
     Rewritten(PathBuf, Opened),
+    /// The file that has its name now went on for it in the last run.
+    Succeeded,
     Wait,
     Nowhere,
 }
@@ -149,6 +154,7 @@ impl Follower {
                 Search::Wait => {
                     self.saved.insert(id, saved);
                 }
+                Search::Succeeded => self.removed.push(id),
                 Search::Nowhere => self.give_up(id, saved, listings),
             }
         }
@@ -169,6 +175,9 @@ impl Follower {
         }
         if saved.position.head.length == 0 && saved.position.offset == 0 {
             return Search::Nowhere;
+        }
+        if self.is_succeeded(saved) {
+            return Search::Succeeded;
         }
         // A short beginning may be the same in the next log; what rotation left is asked first then.
         let is_telling = saved.position.offset >= HEAD_BYTES_MAX as u64;
@@ -242,6 +251,19 @@ impl Follower {
             }
         }
         None
+    }
+
+    /// Whether the file of the same name holds all that was read, and has been read further.
+    fn is_succeeded(&self, saved: &Saved) -> bool {
+        let id =
+            open::identity_of(&*self.host, &saved.position.path).and_then(|identity| self.open_id(identity));
+        id.and_then(|id| self.files.get(&id)).is_some_and(|file| {
+            saved.rewritten_since.is_none()
+                && saved.position.offset > 0
+                && saved.position.offset == saved.position.known.size
+                && file.offset() >= saved.position.offset
+                && open::agrees(file.file(), &saved.position)
+        })
     }
 
     /// Another file under the same name that holds all that was read.
@@ -439,7 +461,8 @@ impl Follower {
     /// From where a file that came between is to be read.
     fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> Unread {
         let resembles = |head: &Head| head.length > 0 && head.matches(file).unwrap_or(false);
-        let family = self.files.values().rev().filter(|open| open.path == gap.elder.name);
+        let name = &gap.elder.name;
+        let family = self.files.values().rev().filter(|open| open.path == *name || open.first_path == *name);
         let key = first_line(file);
         let is_alike = |open: &dyn LogFile| {
             let head = Head::read(open).unwrap_or_default();
@@ -494,6 +517,25 @@ impl Follower {
         closed.push_back(file.position());
         if closed.len() > CLOSED_MAX {
             closed.pop_front();
+        }
+    }
+
+    /// Keeps the position of a closed file until another has its name: whatever comes and goes under that name
+    /// meanwhile, even compressed and while nobody looks, is known to be younger.
+    pub(super) fn keep_closed(&mut self, file: &Tracked) {
+        let is_last = !self.files.values().any(|other| other.path == file.path);
+        if !is_last || self.last_closed.len() >= CLOSED_FILES_MAX {
+            self.removed.push(file.id);
+            return;
+        }
+        if let Some(before) = self.last_closed.insert(file.path.clone(), file.id) {
+            self.removed.push(before);
+        }
+        let position = Position { path: file.path.clone(), is_closed: true, ..file.position() };
+        self.closed_changes.push((position::key(file.id), Some(position.encode())));
+        if self.ahead_keys.contains(&file.id) {
+            self.ahead_keys.remove(&file.id);
+            self.closed_changes.push((position::Ahead::key(file.id), None));
         }
     }
 

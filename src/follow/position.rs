@@ -124,6 +124,8 @@ pub struct Position {
     pub(super) known: Known,
     /// For how many seconds of this agent's life no pattern has named it.
     pub(super) parked_s: u64,
+    /// It was read to its end and closed, and nothing has had its name since.
+    pub(super) is_closed: bool,
 }
 
 /// What stat(2) told of a file at the last look.
@@ -150,11 +152,11 @@ impl Position {
     pub(super) fn unread(path: PathBuf, pattern: String, identity: Identity, known: Known) -> Position {
         let tail_hash = Tail::default().hash();
         let head = Head { length: 0, hash: tail_hash };
-        Position { identity, head, offset: 0, tail_hash, path, pattern, known, parked_s: 0 }
+        Position { identity, head, offset: 0, tail_hash, path, pattern, known, parked_s: 0, is_closed: false }
     }
 
-    /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s:
-    /// u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
+    /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s,
+    /// is_closed: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
         let mut out = Vec::with_capacity(96 + path.len() + self.pattern.len());
@@ -170,6 +172,7 @@ impl Position {
             self.known.modified.0.cast_unsigned(),
             self.known.modified.1.cast_unsigned(),
             self.parked_s,
+            u64::from(self.is_closed),
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -197,7 +200,7 @@ impl Position {
         let (offset, tail_hash, head_hash) = (number()?, number()?, number()?);
         let mut later = || if is_whole { number() } else { Some(0) };
         let known = Known { size: later()?, modified: (later()?.cast_signed(), later()?.cast_signed()) };
-        let parked_s = later()?;
+        let (parked_s, is_closed) = (later()?, later()? != 0);
         let (head_length, rest) = rest.split_first_chunk::<2>()?;
         let (path_length, rest) = rest.split_first_chunk::<4>()?;
         let (path, pattern) = rest.split_at_checked(u32::from_le_bytes(*path_length) as usize)?;
@@ -210,6 +213,7 @@ impl Position {
             pattern: String::from_utf8(pattern.to_vec()).ok()?,
             known,
             parked_s,
+            is_closed,
         })
     }
 }
@@ -229,11 +233,15 @@ mod tests {
             pattern: "/var/log/*.log".into(),
             known: Known { size: 8, modified: (-9, 10) },
             parked_s: 11,
+            is_closed: true,
         };
         let bytes = position.encode();
-        let before = [&[POSITION_VERSION_BEFORE], &bytes[1..49], &bytes[81..]].concat();
+        let before = [&[POSITION_VERSION_BEFORE], &bytes[1..49], &bytes[89..]].concat();
         let known = Known::default();
-        assert_eq!(Position::decode(&before), Some(Position { known, parked_s: 0, ..position.clone() }));
+        assert_eq!(
+            Position::decode(&before),
+            Some(Position { known, parked_s: 0, is_closed: false, ..position.clone() })
+        );
         assert_eq!(Position::decode(&bytes), Some(position));
         for length in 0..bytes.len() - "/var/log/*.log".len() {
             assert_eq!(Position::decode(&bytes[..length]), None, "cut at {length}");

@@ -114,6 +114,8 @@ pub struct Tracked {
     pub id: u64,
     /// The name under which it is, or was last, found.
     pub path: PathBuf,
+    /// The name under which it was first known: rotation makes the others of it.
+    pub(super) first_path: PathBuf,
     /// The pattern that found it.
     pub pattern: String,
     /// Inode and birth.
@@ -158,6 +160,7 @@ impl Tracked {
         let stat = file.stat()?;
         Ok(Tracked {
             id,
+            first_path: path.clone(),
             path,
             pattern,
             identity: stat.identity,
@@ -186,10 +189,11 @@ impl Tracked {
             head: self.head,
             offset: self.cursor.offset,
             tail_hash: self.cursor.tail.hash(),
-            path: self.path.clone(),
+            path: self.first_path.clone(),
             pattern: self.pattern.clone(),
             known: Known { size: self.size, modified: self.modified },
             parked_s: 0,
+            is_closed: false,
         }
     }
 
@@ -307,10 +311,11 @@ impl Tracked {
     /// The file was found under this name.
     pub fn named(&mut self, path: PathBuf) {
         self.name = Name::Present;
-        if self.path != path {
-            self.path = path;
+        if path.parent() != self.first_path.parent() {
+            self.first_path.clone_from(&path);
             self.dirty = true;
         }
+        self.path = path;
     }
 
     /// The file is no longer found under its name; `replaced` when another file is. Tells whether that is news.
