@@ -56,7 +56,7 @@ pub(super) struct Saved {
     /// Since when something is waited for that is still being written.
     waiting_since: Option<Instant>,
     /// A compressed file that is being unpacked up to the position.
-    unpacking: Option<(Identity, GzFile)>,
+    unpacking: Option<(Identity, Box<GzFile>)>,
 }
 
 impl Saved {
@@ -246,7 +246,7 @@ impl Follower {
     fn in_place(&self, saved: &Saved) -> Option<Opened> {
         let opened = open::open(&*self.host, &saved.position.path).ok()?;
         let is_free = saved.rewritten_since.is_none()
-            && !self.is_open(opened.identity)
+            && self.open_id(opened.identity).is_none_or(|id| self.is_untouched(id))
             && !self.saved_identities.contains(&opened.identity);
         (is_free && open::agrees(&*opened.file, &saved.position)).then_some(opened)
     }
@@ -260,11 +260,16 @@ impl Follower {
         (opened.identity == copy.identity).then(|| (copy.path.clone(), opened))
     }
 
+    /// Whether nothing was read of an open file.
+    fn is_untouched(&self, id: u64) -> bool {
+        self.files.get(&id).is_some_and(|file| file.origin != Origin::Settled && file.counted_offset() == 0)
+    }
+
     /// Whether it is worth looking into.
     fn may_hold(&self, saved: &Saved, sibling: &Sibling) -> bool {
         let identity = sibling.stat.identity;
         let is_taken = match self.open_id(identity) {
-            Some(id) => self.files.get(&id).is_none_or(|file| file.origin == Origin::Settled),
+            Some(id) => !self.is_untouched(id),
             None => self.saved_identities.contains(&identity),
         };
         identity != saved.position.identity
@@ -298,14 +303,14 @@ impl Follower {
             return Answer::Unfinished;
         }
         *work -= FIRST_LOOK_BYTES;
-        if !position.head.matches(&file).unwrap_or(false) {
+        if !position.head.matches(&*file).unwrap_or(false) {
             let is_begun = file.end() == End::Cut
                 && file.stat().map_or(0, |stat| stat.size) < u64::from(position.head.length);
             return if is_begun { Answer::Growing } else { Answer::Other };
         }
         *work -= cost - FIRST_LOOK_BYTES;
         match file.reach(position.offset) {
-            Ok(true) if open::agrees(&file, position) => Answer::Holds(Rotated::Gzip(file, identity)),
+            Ok(true) if open::agrees(&*file, position) => Answer::Holds(Rotated::Gzip(file, identity)),
             Ok(true) if file.end() == End::Cut => Answer::Growing,
             Ok(true) => Answer::Other,
             Ok(false) | Err(_) => {
@@ -423,7 +428,10 @@ impl Follower {
     fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> Unread {
         let resembles = |head: &Head| head.length > 0 && head.matches(file).unwrap_or(false);
         let family = self.files.values().rev().filter(|open| open.path == gap.elder.name);
-        let alike = family.filter(|open| Head::read(open.file()).is_ok_and(|head| resembles(&head)));
+        let alike = family.filter(|open| {
+            Head::read(open.file()).is_ok_and(|head| resembles(&head))
+                || (open.offset() > 0 && open::agrees(file, &open.position()))
+        });
         if let Some(open) = alike.take(ALIKE_MAX).next() {
             let Ok(stat) = open.file().stat() else { return Unread::Later };
             return match (stat.links, open.offset()) {

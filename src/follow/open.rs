@@ -98,13 +98,13 @@ pub(super) fn open_rotated(files: &dyn Files, path: &Path) -> io::Result<Option<
         file => file?,
     };
     let stat = file.stat()?;
-    Ok(stat.is_regular.then(|| Rotated::Gzip(GzFile::new(file), stat.identity)))
+    Ok(stat.is_regular.then(|| Rotated::Gzip(Box::new(GzFile::new(file)), stat.identity)))
 }
 
 /// An open file that rotation may have made.
 pub(super) enum Rotated {
     Plain(Opened),
-    Gzip(GzFile, Identity),
+    Gzip(Box<GzFile>, Identity),
 }
 
 impl Rotated {
@@ -118,14 +118,14 @@ impl Rotated {
     pub(super) fn file(&self) -> &dyn LogFile {
         match self {
             Rotated::Plain(opened) => &*opened.file,
-            Rotated::Gzip(file, _) => file,
+            Rotated::Gzip(file, _) => &**file,
         }
     }
 
     pub(super) fn into_opened(self) -> Opened {
         match self {
             Rotated::Plain(opened) => opened,
-            Rotated::Gzip(file, identity) => Opened { file: Box::new(file), identity },
+            Rotated::Gzip(file, identity) => Opened { file, identity },
         }
     }
 }

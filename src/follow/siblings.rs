@@ -205,10 +205,10 @@ fn by_number(left: &Path, right: &Path, name: &Path) -> Option<Ordering> {
 fn by_suffix(left: &OsStr, right: &OsStr) -> Ordering {
     let shared = left.as_bytes().iter().zip(right.as_bytes()).take_while(|(a, b)| a == b).count();
     let number = |name: &OsStr| {
-        let digits = name.as_bytes()[shared..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        std::str::from_utf8(&name.as_bytes()[shared..shared + digits]).ok().and_then(|text| text.parse().ok())
+        let digits = name.as_bytes()[shared..].iter().take_while(|byte| byte.is_ascii_digit());
+        digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
     };
-    let (a, b): (Option<u64>, Option<u64>) = (number(left), number(right));
+    let (a, b) = (number(left), number(right));
     b.cmp(&a).then_with(|| right.cmp(left))
 }
 
