@@ -23,6 +23,8 @@ pub(super) struct Taken {
 /// A file that stays readable to whoever opened it, whatever happens to its name.
 struct Held {
     file: File,
+    /// The followed name that it had, or of which its own was made.
+    base: PathBuf,
     key: (u64, u64),
     size: u64,
     is_named: bool,
@@ -38,6 +40,8 @@ pub(super) struct Oracle {
     pub(super) foreign: BTreeSet<u64>,
     /// Lines without a number, of which a test says itself what becomes of them.
     pub(super) free: BTreeSet<Vec<u8>>,
+    /// Lines that stood beside a log when nothing of its name was known: nobody has to read them, and anybody may.
+    unclaimed: BTreeSet<u64>,
     /// Seen within reach while the agent ran and what it took became durable, or may still.
     due: BTreeSet<u64>,
     due_pending: BTreeSet<u64>,
@@ -50,7 +54,7 @@ pub(super) struct Oracle {
     held: Vec<Held>,
     /// Files of which something was read.
     read_of: BTreeSet<(u64, u64)>,
-    /// Names that were followed: rotation makes others of them.
+    /// Names of which something was held when the agent last went down: rotation makes others of them.
     bases: BTreeSet<PathBuf>,
     pub(super) durable: Vec<Taken>,
     pub(super) pending: Vec<Taken>,
@@ -127,17 +131,23 @@ impl Oracle {
             .flat_map(|pattern| glob::glob(pattern).into_iter().flatten().flatten())
             .filter(|path| !is_packed_name(path) && fs::metadata(path).is_ok_and(|found| found.is_file()))
             .collect();
-        let had_bases = !self.bases.is_empty();
-        self.bases.extend(matched.iter().cloned());
+        // Of a name of which nothing is known any more, a rotated file may be anybody's.
+        let mut bases = std::mem::take(&mut self.bases);
+        bases.extend(self.held.iter().map(|held| held.base.clone()));
         for held in &mut self.held {
             held.is_named = false;
         }
+        let mut unclaimed = BTreeSet::new();
         for path in files_below(directory) {
-            let is_of_base = had_bases && self.bases.iter().any(|base| is_rotated(&path, base));
+            let base = bases.iter().find(|base| is_rotated(&path, base)).cloned();
             let Ok(file) = File::open(&path) else { continue };
             let key = key_of(&file);
             let is_known = self.read_of.contains(&key);
-            if refused.contains(&path) || !(matched.contains(&path) || is_of_base || is_known) {
+            if refused.contains(&path) {
+                continue;
+            }
+            if !(matched.contains(&path) || base.is_some() || is_known) {
+                unclaimed.extend(self.numbers(&contents(&file)));
                 continue;
             }
             let found = self.numbers(&contents(&file));
@@ -151,14 +161,17 @@ impl Oracle {
                 match self.held.iter_mut().find(|held| held.key == key) {
                     Some(held) => held.is_named |= matched.contains(&path),
                     None => {
-                        let held =
-                            Held { file, key, size: 0, is_named: matched.contains(&path), still_since: now };
+                        let is_named = matched.contains(&path);
+                        let base = base.filter(|_| !is_named).unwrap_or(path);
+                        let held = Held { file, base, key, size: 0, is_named, still_since: now };
                         self.held.push(held);
                     }
                 }
             }
         }
         self.look_at_held(refused.is_empty(), now);
+        unclaimed.retain(|number| !self.due.contains(number) && !self.due_pending.contains(number));
+        self.unclaimed.extend(unclaimed);
     }
 
     fn look_at_held(&mut self, is_readable: bool, now: Instant) {
@@ -194,7 +207,7 @@ impl Oracle {
     pub(super) fn crash(&mut self, directory: &Path) {
         self.due_pending.clear();
         self.pending.clear();
-        self.held.clear();
+        self.bases.extend(self.held.drain(..).map(|held| held.base));
         self.note_gone(directory, true);
     }
 
@@ -268,6 +281,7 @@ impl Oracle {
             }
         }
         let due = self.due.union(&self.due_pending).filter(|number| !self.foreign.contains(number));
+        let due = due.filter(|number| !self.unclaimed.contains(number));
         for number in due.filter(|number| !counts.contains_key(number)) {
             complaints.push(format!("line {number} was within reach and was not handed out"));
         }
