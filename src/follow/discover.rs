@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::between::Gap;
 use super::files::Stat;
 use super::identity::Identity;
-use super::moved::{Gap, Saved};
+use super::moved::Saved;
 use super::open::{self, Opened, Refusal};
 use super::position::{Known, Position, Start};
 use super::siblings::{self, Elder};

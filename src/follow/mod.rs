@@ -15,6 +15,7 @@
 //! `discover` says which files the names lead to now, `moved` where those went that are not under their names,
 //! `siblings` what rotation left beside a log and in which order, `copies` what of a new file was read before.
 
+mod between;
 mod copies;
 mod cursor;
 mod discover;
@@ -32,8 +33,6 @@ pub mod watch;
 mod cases;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_moved;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -48,9 +47,10 @@ pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position, START_PREFIX};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
 
 use crate::record::Loss;
+use between::Gap;
 use copies::Suspicion;
 use discover::Anew;
-use moved::{Gap, Saved};
+use moved::Saved;
 use position::{Ahead, Start};
 use siblings::Listings;
 use tracked::Origin;

@@ -1,6 +1,8 @@
 //! The follower against real files in a directory of its own: what is written is what is handed out, once.
 
 use std::ffi::OsString;
+mod moved;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::tests::Bench;
 use super::*;
 
 impl Bench {
