@@ -1,5 +1,6 @@
 //! One integration binary: every test that goes through the front door.
 
+mod cases;
 mod chaos;
 mod commands;
 mod destinations;

@@ -6,6 +6,7 @@
 pub mod doorbell;
 pub mod edges;
 pub mod events;
+mod file_events;
 pub mod ledger;
 pub mod line_reader;
 mod lines;

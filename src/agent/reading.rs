@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::events::{Event, Severity};
+use super::file_events;
 use super::lines::{Reader, Sink};
 use super::pipeline::{Activity, Pipeline};
 use crate::clock::Now;
@@ -160,28 +160,34 @@ impl Pipeline {
                     }
                     opened = true;
                 }
-                Notice::Rewritten { path, lost } => {
+                Notice::Parted { id } => {
+                    self.readers.remove(&id);
+                    self.windows.forget_file(window_file(id));
+                }
+                Notice::Rewritten { path, copy, lost, range } => {
                     self.lose(LossReason::Truncated, lost);
-                    let path = path.display().to_string();
-                    let severity = if lost != Loss::default() { Severity::Error } else { Severity::Warn };
-                    let message = format!("{path} was truncated or rewritten; it is read from its start");
-                    let event = Event::new("watchpost.file.rewritten", severity, message);
-                    self.event(now, event.with("path", path).with("lost_bytes", lost.bytes));
+                    self.event(now, file_events::rewritten(&path, copy.as_deref(), lost, &range));
                     if lost.bytes > 0 {
                         self.windows.gap(now.wall);
                     }
                 }
-                Notice::Closed { path, offset } => {
+                Notice::Copied { path, original, offset } => {
+                    self.event(now, file_events::copied(&path, &original, offset));
+                }
+                Notice::Hole { path, offset, bytes } => {
+                    self.event(now, file_events::hole(&path, offset, bytes));
+                }
+                Notice::Closed { path, offset, unreadable_rest: None } => {
                     tracing::info!(path = %path.display(), offset, "a rotated file was read to its end");
                 }
-                Notice::Vanished { path, offset, lines } => {
-                    self.lose(LossReason::Removed, Loss { lines, bytes: 0 });
-                    let path = path.display().to_string();
-                    let message = format!(
-                        "{path} is gone since the last run; what was written behind byte {offset} is unknown"
-                    );
-                    let event = Event::new("watchpost.file.vanished", Severity::Error, message);
-                    self.event(now, event.with("path", path).with("offset", offset));
+                Notice::Closed { path, offset, unreadable_rest: Some(reason) } => {
+                    self.lose(LossReason::Removed, Loss::default());
+                    self.event(now, file_events::unreadable(&path, offset, &reason));
+                    self.windows.gap(now.wall);
+                }
+                Notice::Vanished { path, lost, range, compressed } => {
+                    self.lose(LossReason::Removed, lost);
+                    self.event(now, file_events::vanished(&path, lost, &range, compressed.as_deref()));
                     self.windows.gap(now.wall);
                 }
             }

@@ -469,3 +469,29 @@ fn a_busy_log_stays_busy_however_often_the_doorbell_rings() {
     assert_eq!(next_look(Activity::Idle, due, at(200)), at(200) + IDLE_INTERVAL);
     assert_eq!(next_look(Activity::Busy, due, at(1)), at(1));
 }
+
+/// Case 35 of following a file, the agent's side: the wall clock is set back and forth, and no line is lost, counted
+/// twice or held up by it.
+#[test]
+fn case_35_the_wall_clock_jumps() {
+    const DAY_MS: i64 = 86_400_000;
+    let mut bench = Bench::new(&[]);
+    bench.write("a.log", 3);
+    bench.tick(1_000);
+    for jump_ms in [-DAY_MS, 400 * DAY_MS, -3_600_000, -390 * DAY_MS, 1] {
+        bench.begun.wall += jump_ms;
+        let before = bench.written;
+        bench.write("a.log", 3);
+        fs::rename(bench.path("a.log"), bench.path(&format!("a.log.{before}"))).expect("renamed");
+        bench.write("a.log", 2);
+        bench.tick(1_000);
+        assert_eq!(bench.ledger()["lines"]["read"], bench.written, "after a jump of {jump_ms} ms");
+        bench.restart();
+        bench.tick(1_000);
+        assert_eq!(bench.ledger()["balanced"], true, "{}", bench.ledger());
+    }
+    bench.tick(10_000);
+    assert_eq!(bench.ledger()["lines"]["read"], bench.written);
+    let web = bench.pipeline.board.latest().expect("a tick is through").web.clone();
+    assert_eq!(web["totals"]["requests"], bench.written, "{web:#}");
+}

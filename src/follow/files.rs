@@ -33,6 +33,10 @@ pub trait LogFile: Send {
     fn stat(&self) -> io::Result<Stat>;
     /// Reads at an offset; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Why the file, as far as it was read, ends before the log in it did; only a compressed one can know.
+    fn unreadable_rest(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The paths that a pattern names, and those that could not be listed, each with the error.
@@ -68,6 +72,7 @@ impl Files for HostFiles {
             }
             Err(error) => problems.push((PathBuf::from(pattern), io::Error::other(error))),
         }
+        paths.extend(names_of_any_bytes(pattern));
         (paths, problems)
     }
 
@@ -119,6 +124,19 @@ fn is_of_kernel(file: &File) -> bool {
     const SYSFS_MAGIC: rustix::fs::FsWord = 0x6265_6572;
     rustix::fs::fstatfs(file)
         .is_ok_and(|disk| [rustix::fs::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&disk.f_type))
+}
+
+/// Names that are no UTF-8, which `glob` passes over, in a directory that is named without wildcards.
+fn names_of_any_bytes(pattern: &str) -> Vec<PathBuf> {
+    let (directory, name) = pattern.rsplit_once('/').unwrap_or((".", pattern));
+    let Ok(wanted) = glob::Pattern::new(name) else { return Vec::new() };
+    if directory.contains(['*', '?', '[']) {
+        return Vec::new();
+    }
+    let directory = Path::new(if directory.is_empty() { "/" } else { directory });
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name()).filter(|name| name.to_str().is_none());
+    names.filter(|name| wanted.matches(&name.to_string_lossy())).map(|name| directory.join(name)).collect()
 }
 
 fn stat_of(metadata: &Metadata) -> Stat {

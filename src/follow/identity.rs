@@ -46,7 +46,9 @@ impl Head {
     /// Takes the fingerprint of what the file holds now.
     pub(super) fn read(file: &dyn LogFile) -> io::Result<Head> {
         let mut bytes = [0; HEAD_BYTES_MAX];
-        let length = read_full_at(file, &mut bytes, 0)?;
+        let read = read_full_at(file, &mut bytes, 0)?;
+        // NUL bytes may be room that was made for lines to come.
+        let length = memchr::memchr(0, &bytes[..read]).unwrap_or(read);
         Ok(Head { length: length as u16, hash: hash(&bytes[..length]) })
     }
 
@@ -96,6 +98,55 @@ impl Tail {
     pub(super) fn hash(&self) -> u64 {
         hash(&self.bytes)
     }
+}
+
+/// Bytes of a comparison's block.
+const BLOCK_BYTES: usize = 4096;
+
+/// Blocks of a comparison; a shorter file is compared whole.
+const BLOCKS_MAX: u64 = 16;
+
+/// Whether two files hold the same first `length` bytes, by blocks spread evenly over them, the first and the last
+/// included.
+pub(super) fn same_bytes(left: &dyn LogFile, right: &dyn LogFile, length: u64) -> io::Result<bool> {
+    let block = BLOCK_BYTES as u64;
+    let blocks = length.div_ceil(block).min(BLOCKS_MAX);
+    let (mut a, mut b) = ([0; BLOCK_BYTES], [0; BLOCK_BYTES]);
+    let last = length.saturating_sub(block);
+    for number in 0..blocks {
+        let offset =
+            if blocks < BLOCKS_MAX { (number * block).min(last) } else { last / (blocks - 1) * number };
+        let offset = if number + 1 == blocks { last } else { offset };
+        let wanted = (length - offset).min(block) as usize;
+        let read = read_full_at(left, &mut a[..wanted], offset)?;
+        if read != wanted
+            || read_full_at(right, &mut b[..wanted], offset)? != wanted
+            || a[..wanted] != b[..wanted]
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the first file has content and all of it stands at the start of the second, as in a copy of it. Only the
+/// head of a compressed file is compared.
+pub(super) fn is_prefix(copy: &dyn LogFile, original: &dyn LogFile) -> io::Result<bool> {
+    let head = Head::read(copy)?;
+    if head.length == 0 || !head.matches(original)? {
+        return Ok(false);
+    }
+    // In this order: a log grows, and one that is shorter than its copy was truncated since.
+    let length = copy.stat()?.size;
+    Ok(length <= original.stat()?.size && same_bytes(copy, original, length)?)
+}
+
+/// Hash of the first line, or of the first [`HEAD_BYTES_MAX`] bytes of a longer one; `None` while there is none.
+pub(super) fn first_line(file: &dyn LogFile) -> io::Result<Option<u64>> {
+    let mut bytes = [0; HEAD_BYTES_MAX];
+    let length = read_full_at(file, &mut bytes, 0)?;
+    let end = memchr::memchr(b'\n', &bytes[..length]).or((length == HEAD_BYTES_MAX).then_some(length));
+    Ok(end.map(|end| hash(&bytes[..end])))
 }
 
 /// Reads until the buffer is full or the file ends; gives the bytes read.

@@ -8,32 +8,52 @@
 //!  patterns ─► paths ─► open, fstat ─► known identity? ─► resume at its position
 //!                                   └► new ────────────► from its start (or its end, at the very first start)
 //!  lost its name ─► read to the end until it has stood still for ROTATE_GRACE ─► closed
+//!  truncated ──────► the copy that holds what was read goes on for it; the file itself is a new one, from its start
+//!  looks like a copy ─► held back for COPY_GRACE at most ─► read already, or a log of its own
 //! ```
+//!
+//! `discover` says which files the names lead to now, `moved` where those went that are not under their names,
+//! `siblings` what rotation left beside a log and in which order, `copies` what of a new file was read before.
 
+mod between;
+mod copies;
 mod cursor;
+mod discover;
 pub mod files;
+pub mod gz;
 pub mod identity;
+mod moved;
 mod open;
 mod position;
+mod siblings;
 mod tracked;
 pub mod watch;
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use copies::COPY_GRACE;
 pub use files::{Files, HostFiles};
 pub use identity::Identity;
-pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position};
+pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position, START_PREFIX};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
 
 use crate::record::Loss;
-use open::{Listings, Opened, Refusal};
-use position::Ahead;
+use between::Gap;
+use copies::Suspicion;
+use discover::Anew;
+use moved::Saved;
+use position::{Ahead, Start};
+use siblings::Listings;
+use tracked::Origin;
 use watch::directory_of;
 
 /// Files followed at once; further ones are named as a problem and not read.
@@ -63,12 +83,41 @@ pub enum Notice {
         /// It was known from an earlier run.
         resumed: bool,
     },
-    /// The file was truncated or rewritten; reading goes on from its start.
+    /// A number stands for no open file now; it comes back with [`Notice::Opened`] if a file is found that goes on.
+    Parted {
+        /// The number.
+        id: u64,
+    },
+    /// The file was truncated or rewritten; it is read from its start. What was written in the instant between the
+    /// last read of whoever copied it and the truncation is in no file and cannot be known.
     Rewritten {
         /// Its name.
         path: PathBuf,
+        /// The copy in which the rest of what it held is read.
+        copy: Option<PathBuf>,
         /// What is known to be lost: bytes that can no longer be taken, and the lines in them that had been counted.
         lost: Loss,
+        /// Where in the file those bytes were.
+        range: Range<u64>,
+    },
+    /// A new file begins with what was read elsewhere; its lines from `offset` on are its own.
+    Copied {
+        /// Its name.
+        path: PathBuf,
+        /// The file in which its beginning was read.
+        original: PathBuf,
+        /// First byte that was not read there.
+        offset: u64,
+    },
+    /// A hole was passed: NUL bytes at the start of a line, as a writer leaves them that goes on at its old place
+    /// after a truncation. They are no line.
+    Hole {
+        /// The file's name.
+        path: PathBuf,
+        /// First byte behind the hole.
+        offset: u64,
+        /// NUL bytes passed since the last time they were told.
+        bytes: u64,
     },
     /// A file that lost its name was read to its end and closed.
     Closed {
@@ -76,15 +125,19 @@ pub enum Notice {
         path: PathBuf,
         /// Its length.
         offset: u64,
+        /// Why its end is not that of the log; what came behind is lost, and how much that was is unknown.
+        unreadable_rest: Option<String>,
     },
-    /// A file of an earlier run is nowhere to be found; what was written behind `offset` is unknown.
+    /// A file of an earlier run is nowhere to be found; what was written since is unknown.
     Vanished {
         /// The name it had.
         path: PathBuf,
-        /// The position reached in it.
-        offset: u64,
-        /// Lines behind it that had been counted.
-        lines: u64,
+        /// What is known to be lost.
+        lost: Loss,
+        /// Where in the file: from the position reached to the size last seen.
+        range: Range<u64>,
+        /// A rotated file that may be it, from a compressor that is not understood.
+        compressed: Option<PathBuf>,
     },
 }
 
@@ -95,8 +148,6 @@ pub struct Blocked {
     pub state: &'static str,
     /// What to say of it.
     pub message: String,
-    /// Size at the first sight during the very first start: the position once it becomes readable.
-    start_at: Option<u64>,
     /// No file but a directory that cannot be listed, or a pattern that is none.
     unlisted: bool,
 }
@@ -106,81 +157,147 @@ pub struct Follower {
     host: Arc<dyn Files>,
     options: Options,
     files: BTreeMap<u64, Tracked>,
+    /// The numbers of the open files.
+    identities: BTreeMap<Identity, u64>,
+    /// The numbers of the settled ones, by the hash of the first line.
+    by_first_line: BTreeMap<u64, BTreeSet<u64>>,
+    /// Files that are held back.
+    suspicions: BTreeMap<u64, Suspicion>,
     blocked: BTreeMap<PathBuf, Blocked>,
-    saved: BTreeMap<u64, Position>,
+    /// Positions without an open file.
+    saved: BTreeMap<u64, Saved>,
+    /// Their identities, as the search for them began.
+    saved_identities: BTreeSet<Identity>,
+    /// Positions of files that no pattern names any more.
+    parked: BTreeMap<u64, Saved>,
+    parked_at: Option<Instant>,
     /// Where counting had come to in the saved files, where that was further on.
     saved_ahead: BTreeMap<u64, Ahead>,
     /// Files whose place of counting the durable state holds.
     ahead_keys: BTreeSet<u64>,
+    /// Files that could not be read at the very first start, and their size then.
+    starts: BTreeMap<PathBuf, Start>,
+    start_changes: Vec<StateChange>,
     removed: Vec<u64>,
     /// Opened since [`Follower::births`] was last asked.
     born: Vec<u64>,
-    /// Files whose name was found with another file since the last look for what came between.
-    replaced: Vec<u64>,
+    /// Where files may have come and gone since the last look.
+    gaps: Vec<Gap>,
+    /// Files that were found rewritten in this scan.
+    anew: Vec<Anew>,
+    /// When names last came or went in the directories of files that have lost theirs.
+    directories_modified: BTreeMap<PathBuf, (i64, i64)>,
+    /// Closed files whose names nothing has had since, and the numbers under which their positions are kept.
+    last_closed: BTreeMap<PathBuf, u64>,
+    closed_changes: Vec<StateChange>,
+    /// The last closed files of each name.
+    closed: BTreeMap<PathBuf, VecDeque<Position>>,
     notices: Vec<Notice>,
     buffer: Vec<u8>,
     next_id: u64,
-    first_scan: bool,
+    /// Number of the current scan.
+    scans: u64,
     first_start: bool,
 }
 
 impl Follower {
     /// Prepares to follow; nothing is opened before the first [`Follower::scan`].
     ///
-    /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`] and [`AHEAD_PREFIX`]
-    /// are ours; `first_start` tells that there was no run before.
+    /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`], [`AHEAD_PREFIX`] and
+    /// [`START_PREFIX`] are ours; `first_start` tells that there was no run before.
     pub fn new<'a>(
         host: Arc<dyn Files>,
         options: Options,
         state: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         first_start: bool,
     ) -> Follower {
-        let mut saved = BTreeMap::new();
-        let mut saved_ahead = BTreeMap::new();
-        for (key, value) in state {
-            if let Some((id, position)) = position::id_of(key).zip(Position::decode(value)) {
-                saved.insert(id, position);
-            } else if let Some((id, ahead)) = Ahead::id_of(key).zip(Ahead::decode(value)) {
-                saved_ahead.insert(id, ahead);
-            }
-        }
-        let next_id = saved.keys().next_back().map_or(1, |id| id + 1);
-        Follower {
+        let mut follower = Follower {
             host,
             options,
             files: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            by_first_line: BTreeMap::new(),
+            suspicions: BTreeMap::new(),
             blocked: BTreeMap::new(),
-            saved,
-            ahead_keys: saved_ahead.keys().copied().collect(),
-            saved_ahead,
+            saved: BTreeMap::new(),
+            saved_identities: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            parked_at: None,
+            saved_ahead: BTreeMap::new(),
+            ahead_keys: BTreeSet::new(),
+            starts: BTreeMap::new(),
+            start_changes: Vec::new(),
             removed: Vec::new(),
             born: Vec::new(),
-            replaced: Vec::new(),
+            gaps: Vec::new(),
+            anew: Vec::new(),
+            directories_modified: BTreeMap::new(),
+            last_closed: BTreeMap::new(),
+            closed_changes: Vec::new(),
+            closed: BTreeMap::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
-            next_id,
-            first_scan: true,
+            next_id: 1,
+            scans: 0,
             first_start,
+        };
+        for (key, value) in state {
+            follower.restore(key, value);
+        }
+        follower.drop_parked();
+        follower
+    }
+
+    /// Takes up an entry of the durable state.
+    fn restore(&mut self, key: &[u8], value: &[u8]) {
+        if let Some((id, mut position)) = position::id_of(key).zip(Position::decode(value)) {
+            self.next_id = self.next_id.max(id + 1);
+            if position.is_closed {
+                self.last_closed.insert(position.path.clone(), id);
+                self.closed.entry(position.path.clone()).or_default().push_back(position);
+            } else if self.pattern_of(&position).is_some() {
+                position.parked_s = 0;
+                self.saved.insert(id, Saved::new(position));
+            } else {
+                self.parked.insert(id, Saved::new(position));
+            }
+        } else if let Some((id, ahead)) = Ahead::id_of(key).zip(Ahead::decode(value)) {
+            self.saved_ahead.insert(id, ahead);
+            self.ahead_keys.insert(id);
+        } else if let Some((path, start)) = Start::path_of(key).zip(Start::decode(value)) {
+            self.starts.insert(path, start);
         }
     }
 
-    /// Looks which files the patterns name now: opens new ones, notices renamed and removed ones.
+    /// Looks which files the patterns name now: opens new ones, notices truncated, renamed and removed ones.
     pub fn scan(&mut self, now: Instant) {
-        let mut found = self.expand();
-        let identities: BTreeMap<PathBuf, Identity> = found
-            .keys()
-            .filter_map(|path| Some((path.clone(), open::identity_of(&*self.host, path)?)))
-            .collect();
-        let open_now = self.note_names(&identities, now);
-        self.find_between(&found, now);
-        found.retain(|path, _| identities.get(path).is_none_or(|identity| !open_now.contains_key(identity)));
-        for (path, pattern) in &found {
-            self.try_open(path, pattern, now);
+        self.scans += 1;
+        for file in self.files.values_mut() {
+            file.sizes = [file.sizes[1], file.size()];
+        }
+        let found = self.expand();
+        let mut listings = Listings::new(&self.host);
+        self.note_names(&found, now);
+        self.anew = self.find_rewritten(&found, now);
+        let other_bytes = self.resume_found(&found, now);
+        self.anew.extend(other_bytes);
+        // What is older gets the lower number, and is read first.
+        self.find_moved(&mut listings, now);
+        self.find_between(&mut listings, now);
+        for anew in std::mem::take(&mut self.anew) {
+            self.take_up(anew, now);
+        }
+        for (path, found) in &found {
+            if !found.stat.is_some_and(|stat| self.is_open(stat.identity)) {
+                self.try_open(path, &found.pattern, now);
+            }
         }
         self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path));
-        self.find_moved(now);
-        self.find_between(&found, now);
-        self.first_scan = false;
+        let undecided = self.files.values().filter(|file| file.origin != Origin::Settled);
+        for id in undecided.map(|file| file.id).collect::<Vec<u64>>() {
+            self.check_origin(id, now);
+        }
+        self.age_parked(now);
     }
 
     /// The directories whose births and deaths matter.
@@ -219,22 +336,43 @@ impl Follower {
         now: Instant,
         take: &mut dyn FnMut(Line<'_>) -> Flow,
     ) -> Turn {
+        self.check_origin(id, now);
         let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
         let mut turn = file.turn(&mut self.buffer, bytes_max, now, take);
-        if let Some(lost) = turn.lost {
-            self.notices.push(Notice::Rewritten { path: file.path.clone(), lost });
+        if turn.nuls > 0 {
+            self.tell_hole(id);
+        }
+        if turn.rewritten {
+            // Since the last scan; a copy is searched at the next one.
+            if let Some(anew) = self.anew(id, now) {
+                self.take_up(anew, now);
+            }
         }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
         if turn.finished && self.has_older(id) {
             turn.finished = false;
         }
         if turn.finished {
-            let Some(file) = self.files.get(&id) else { return turn };
-            self.notices.push(Notice::Closed { path: file.path.clone(), offset: file.offset() });
-            self.removed.push(id);
-            self.files.remove(&id);
+            self.conclude_copies_of(id);
+            let Some(file) = self.let_go(id) else { return turn };
+            self.remember(&file);
+            self.keep_closed(&file);
+            let (offset, unreadable_rest) = (file.offset(), file.unreadable_rest());
+            self.notices.push(Notice::Closed { path: file.path, offset, unreadable_rest });
         }
         turn
+    }
+
+    /// Tells of a hole, and of further ones of the same file when they have doubled.
+    fn tell_hole(&mut self, id: u64) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let (passed, told) = (file.nuls_passed(), file.nuls_told);
+        if passed >= told.saturating_mul(2) {
+            file.nuls_told = passed;
+            let notice =
+                Notice::Hole { path: file.path.clone(), offset: file.offset(), bytes: passed - told };
+            self.notices.push(notice);
+        }
     }
 
     /// Hands out complete lines of one file to be counted only, from where counting has come to; [`Follower::turn`]
@@ -246,10 +384,14 @@ impl Follower {
         now: Instant,
         take: &mut dyn FnMut(Line<'_>) -> Flow,
     ) -> Turn {
+        self.check_origin(id, now);
         let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
         let turn = file.count(&mut self.buffer, bytes_max, now, take);
-        if let Some(lost) = turn.lost {
-            self.notices.push(Notice::Rewritten { path: file.path.clone(), lost });
+        if turn.rewritten {
+            // Since the last scan; a copy is searched at the next one.
+            if let Some(anew) = self.anew(id, now) {
+                self.take_up(anew, now);
+            }
         }
         turn
     }
@@ -270,26 +412,31 @@ impl Follower {
     /// is durable can be found again by nothing else.
     pub fn births(&mut self) -> Vec<StateChange> {
         let born = std::mem::take(&mut self.born);
-        let files = born.iter().filter_map(|id| self.files.get(id));
-        files.map(|file| (position::key(file.id), Some(file.position().encode()))).collect()
+        let files = born.iter().filter_map(|id| self.files.get(id)).filter(|file| file.is_decided());
+        let births = files.map(|file| (position::key(file.id), Some(file.position().encode())));
+        births.chain(self.start_changes.drain(..)).collect()
     }
 
     /// Whether [`Follower::changes`] would give any.
     pub fn has_changes(&self) -> bool {
-        !self.removed.is_empty() || self.files.values().any(|file| file.dirty)
+        let saved = self.saved.values().chain(self.parked.values());
+        !self.removed.is_empty()
+            || !self.closed_changes.is_empty()
+            || self.files.values().any(|file| file.dirty && file.is_decided())
+            || saved.into_iter().any(|saved| saved.dirty)
     }
 
     /// The positions that changed since the last call. They must become durable together with what was
     /// made of the lines before them.
     pub fn changes(&mut self) -> Vec<StateChange> {
-        let mut changes = Vec::new();
+        let mut changes = std::mem::take(&mut self.closed_changes);
         for id in self.removed.drain(..) {
             changes.push((position::key(id), None));
             if self.ahead_keys.remove(&id) {
                 changes.push((Ahead::key(id), None));
             }
         }
-        for file in self.files.values_mut().filter(|file| file.dirty) {
+        for file in self.files.values_mut().filter(|file| file.dirty && file.is_decided()) {
             changes.push((position::key(file.id), Some(file.position().encode())));
             if let Some(ahead) = file.ahead_position() {
                 self.ahead_keys.insert(file.id);
@@ -299,73 +446,16 @@ impl Follower {
             }
             file.dirty = false;
         }
+        let saved = self.saved.iter_mut().chain(self.parked.iter_mut());
+        for (id, saved) in saved.filter(|(_, saved)| saved.dirty) {
+            changes.push((position::key(*id), Some(saved.position.encode())));
+            if let Some(ahead) = self.saved_ahead.get(id) {
+                self.ahead_keys.insert(*id);
+                changes.push((Ahead::key(*id), Some(ahead.encode())));
+            }
+            saved.dirty = false;
+        }
         changes
-    }
-
-    /// Paths that the patterns name now, each with its pattern; what cannot be listed is said.
-    fn expand(&mut self) -> BTreeMap<PathBuf, String> {
-        let mut found = BTreeMap::new();
-        self.blocked.retain(|_, blocked| !blocked.unlisted);
-        for pattern in &self.options.patterns {
-            let (paths, problems) = open::expand(&*self.host, pattern);
-            for path in paths {
-                found.entry(path).or_insert_with(|| pattern.clone());
-            }
-            for (path, blocked) in problems {
-                self.blocked.insert(path, blocked);
-            }
-        }
-        found
-    }
-
-    /// Tells every open file whether a name still leads to it; gives the number of each.
-    fn note_names(&mut self, found: &BTreeMap<PathBuf, Identity>, now: Instant) -> BTreeMap<Identity, u64> {
-        let mut open_now = BTreeMap::new();
-        for file in self.files.values_mut() {
-            open_now.insert(file.identity, file.id);
-            match found.get(&file.path).copied().or_else(|| open::identity_of(&*self.host, &file.path)) {
-                Some(identity) if identity == file.identity => file.named(file.path.clone()),
-                Some(_) => {
-                    if file.unnamed(true, now) {
-                        self.replaced.push(file.id);
-                    }
-                }
-                None => {
-                    file.unnamed(false, now);
-                }
-            }
-        }
-        // A rotated name may itself be one that is followed: then the file is simply known by it.
-        for (path, identity) in found {
-            let file = open_now.get(identity).and_then(|id| self.files.get_mut(id));
-            if let Some(file) = file.filter(|file| !file.is_named()) {
-                file.named(path.clone());
-            }
-        }
-        open_now
-    }
-
-    /// Finds the files that had a name between two looks, and lost it again: those in the same directory whose name
-    /// was made of it and that are younger than the file that had it when it was last seen.
-    fn find_between(&mut self, found: &BTreeMap<PathBuf, String>, now: Instant) {
-        let mut listings = Listings::new(&self.host);
-        for id in std::mem::take(&mut self.replaced) {
-            let Some(file) = self.files.get(&id) else { continue };
-            let (name, pattern) = (file.path.clone(), file.pattern.clone());
-            let younger: Vec<Opened> = open::younger_siblings(&name, &file.position(), &mut listings)
-                .into_iter()
-                .filter(|(path, opened)| !found.contains_key(path) && !self.is_open(opened.identity))
-                .map(|(_, opened)| opened)
-                .collect();
-            for opened in younger {
-                let id = self.next_id;
-                self.next_id += 1;
-                self.track(id, &name, &pattern, opened, 0, now, false);
-                if let Some(file) = self.files.get_mut(&id) {
-                    file.unnamed(true, now);
-                }
-            }
-        }
     }
 
     /// Whether an older file that had the same name is still read.
@@ -373,142 +463,31 @@ impl Follower {
         let Some(file) = self.files.get(&id) else { return false };
         // Names as they stand: a comparison of paths takes them apart, and there may be thousands.
         let name = file.path.as_os_str();
-        let is_older = |other: &Tracked| {
-            other.identity.born_ns < file.identity.born_ns && other.path.as_os_str() == name
-        };
-        self.files.values().any(is_older)
+        let is_older = |other: &Tracked| !other.is_named() && other.path.as_os_str() == name;
+        self.files.range(..id).any(|(_, other)| is_older(other))
     }
 
     fn is_open(&self, identity: Identity) -> bool {
-        self.files.values().any(|file| file.identity == identity)
+        self.identities.contains_key(&identity)
     }
 
-    fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
-        let at_end = self.first_scan && self.first_start && self.options.first_start_at_end;
-        let start_at = match self.blocked.get(path) {
-            Some(blocked) => blocked.start_at,
-            None if at_end => self.host.stat(path).ok().map(|stat| stat.size),
-            None => None,
-        };
-        if self.files.len() >= FILES_MAX {
-            let message = format!("{FILES_MAX} files are followed already");
-            self.blocked
-                .insert(path.to_owned(), Blocked { state: "too_many", message, start_at, unlisted: false });
-            return;
-        }
-        let opened = match open::open(&*self.host, path) {
-            Ok(opened) => opened,
-            Err(Refusal { state, message }) => {
-                self.blocked.insert(path.to_owned(), Blocked { state, message, start_at, unlisted: false });
-                return;
-            }
-        };
-        self.blocked.remove(path);
-        // Between the listing and the open the name may have moved on to a file that is open already.
-        if self.is_open(opened.identity) {
-            return;
-        }
-        let found = self.saved.iter().find(|(_, saved)| saved.identity == opened.identity);
-        match found.map(|(id, _)| *id) {
-            Some(id) => self.resume(id, path, pattern, opened, now),
-            None => {
-                let offset = start_at.map_or(0, |size| open::line_start_before(&*opened.file, size));
-                let id = self.next_id;
-                self.next_id += 1;
-                self.track(id, path, pattern, opened, offset, now, false);
-            }
-        }
+    fn open_id(&self, identity: Identity) -> Option<u64> {
+        self.identities.get(&identity).copied()
     }
 
-    /// Goes on with a file of the last run, if its bytes are still those that were read.
-    fn resume(&mut self, id: u64, path: &Path, pattern: &str, opened: Opened, now: Instant) {
-        let Some(saved) = self.saved.remove(&id) else { return };
-        let agrees = open::agrees(&*opened.file, &saved);
-        self.track(id, path, pattern, opened, if agrees { saved.offset } else { 0 }, now, agrees);
-        let Some(file) = self.files.get_mut(&id) else {
-            self.saved.insert(id, saved);
-            return;
-        };
-        let ahead = self.saved_ahead.remove(&id);
-        let counted = ahead.as_ref().is_none_or(|ahead| agrees && file.restore_ahead(ahead));
-        if !agrees || !counted {
-            let lost = Loss { lines: ahead.map_or(0, |ahead| ahead.lines), bytes: 0 };
-            self.notices.push(Notice::Rewritten { path: path.to_owned(), lost });
+    /// Takes a file out of all that knows it.
+    fn let_go(&mut self, id: u64) -> Option<Tracked> {
+        let file = self.files.remove(&id)?;
+        if self.identities.get(&file.identity) == Some(&id) {
+            self.identities.remove(&file.identity);
         }
-    }
-
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one place that makes a Tracked; a struct would only rename them"
-    )]
-    fn track(
-        &mut self,
-        id: u64,
-        path: &Path,
-        pattern: &str,
-        opened: Opened,
-        offset: u64,
-        now: Instant,
-        resumed: bool,
-    ) {
-        match Tracked::new(id, path.to_owned(), pattern.to_owned(), opened.file, offset, now) {
-            Ok(file) => {
-                self.files.insert(id, file);
-                self.born.push(id);
-                self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed });
-            }
-            Err(error) => {
-                let blocked = Blocked {
-                    state: "unreadable",
-                    message: error.to_string(),
-                    start_at: Some(offset),
-                    unlisted: false,
-                };
-                self.blocked.insert(path.to_owned(), blocked);
+        self.suspicions.remove(&id);
+        if let Some(alike) = self.by_first_line.get_mut(&file.first_line) {
+            alike.remove(&id);
+            if alike.is_empty() {
+                self.by_first_line.remove(&file.first_line);
             }
         }
-    }
-
-    /// Finds the files of the last run that no pattern names any more: a rotation while the agent was down
-    /// leaves them in the same directory under another name. One that only cannot be looked at yet is waited for.
-    fn find_moved(&mut self, now: Instant) {
-        let mut listings = Listings::new(&self.host);
-        for (id, saved) in std::mem::take(&mut self.saved) {
-            if !self.options.patterns.contains(&saved.pattern) {
-                // The operator no longer names it.
-                if self.saved_ahead.contains_key(&id) {
-                    self.give_up_saved(id, saved);
-                } else {
-                    self.removed.push(id);
-                }
-                continue;
-            }
-            let sibling = open::find_sibling(&saved, &mut listings);
-            match sibling {
-                Some((path, opened)) => {
-                    self.saved.insert(id, saved.clone());
-                    self.resume(id, &path, &saved.pattern, opened, now);
-                    if let Some(file) = self.files.get_mut(&id) {
-                        // It keeps the name it had, so that the successor is seen to have taken it.
-                        file.path = saved.path.clone();
-                        let replaced = open::identity_of(&*self.host, &saved.path).is_some();
-                        if file.unnamed(replaced, now) && replaced {
-                            self.replaced.push(id);
-                        }
-                    }
-                }
-                None if open::is_out_of_reach(&*self.host, &saved) => {
-                    self.saved.insert(id, saved);
-                }
-                None => self.give_up_saved(id, saved),
-            }
-        }
-    }
-
-    /// Lets go of a file of an earlier run that is nowhere to be found.
-    fn give_up_saved(&mut self, id: u64, saved: Position) {
-        let lines = self.saved_ahead.remove(&id).map_or(0, |ahead| ahead.lines);
-        self.notices.push(Notice::Vanished { path: saved.path, offset: saved.offset, lines });
-        self.removed.push(id);
+        Some(file)
     }
 }

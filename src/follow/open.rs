@@ -1,26 +1,20 @@
-//! Finding and opening files: what a pattern names, what may be read, and where a moved file went.
+//! Opening files: what a pattern names, what may be read, and whether it holds what was read before.
 //!
 //! Nothing here blocks on a FIFO or a device, and identity is always that of the opened file.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
 use std::io;
-use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use super::Blocked;
 use super::files::{Files, LogFile};
+use super::gz::GzFile;
 use super::identity::{Identity, Tail, read_full_at};
 use super::position::Position;
 use super::watch::directory_of;
-use super::{Blocked, FILES_MAX};
 
 /// How far back a line start is looked for when a file is taken up at its end.
 const LINE_START_SEARCH_BYTES: u64 = 64 * 1024;
-
-/// Names of a directory that are looked at for rotated and moved files: as many logs as are followed, and nine older ones of each.
-const LISTED_MAX: usize = 10 * FILES_MAX;
 
 /// First bytes of a gzip member (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -47,8 +41,7 @@ pub(super) fn expand(files: &dyn Files, pattern: &str) -> (Vec<PathBuf>, Vec<(Pa
         return (vec![PathBuf::from(pattern)], Vec::new());
     }
     let unlisted = |(path, error): (PathBuf, io::Error)| {
-        let blocked =
-            Blocked { state: "unreadable", message: error.to_string(), start_at: None, unlisted: true };
+        let blocked = Blocked { state: "unreadable", message: error.to_string(), unlisted: true };
         (path, blocked)
     };
     let (paths, problems) = files.expand(pattern);
@@ -91,7 +84,59 @@ fn compressed(message: &str) -> Refusal {
     Refusal { state: "compressed", message: message.to_owned() }
 }
 
-fn is_compressed_name(path: &Path) -> bool {
+/// Opens a rotated file, plain or gzip; nothing is said of what cannot be read here.
+pub(super) fn open_rotated(files: &dyn Files, path: &Path) -> io::Result<Option<Rotated>> {
+    if !is_gzip_name(path) {
+        return match open(files, path) {
+            Ok(opened) => Ok(Some(Rotated::Plain(opened))),
+            Err(Refusal { state: "unreadable", message }) => Err(io::Error::other(message)),
+            Err(_) => Ok(None),
+        };
+    }
+    let file = match files.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let stat = file.stat()?;
+    Ok(stat.is_regular.then(|| Rotated::Gzip(Box::new(GzFile::new(file)), stat.identity)))
+}
+
+/// An open file that rotation may have made.
+pub(super) enum Rotated {
+    Plain(Opened),
+    Gzip(Box<GzFile>, Identity),
+}
+
+impl Rotated {
+    pub(super) fn identity(&self) -> Identity {
+        match self {
+            Rotated::Plain(opened) => opened.identity,
+            Rotated::Gzip(_, identity) => *identity,
+        }
+    }
+
+    pub(super) fn file(&self) -> &dyn LogFile {
+        match self {
+            Rotated::Plain(opened) => &*opened.file,
+            Rotated::Gzip(file, _) => &**file,
+        }
+    }
+
+    pub(super) fn into_opened(self) -> Opened {
+        match self {
+            Rotated::Plain(opened) => opened,
+            Rotated::Gzip(file, identity) => Opened { file, identity },
+        }
+    }
+}
+
+/// Whether a name is one that gzip gives.
+pub(super) fn is_gzip_name(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.as_bytes() == b"gz")
+}
+
+/// Whether a name is one that a compressor gives.
+pub(super) fn is_compressed_name(path: &Path) -> bool {
     path.extension().is_some_and(|ending| COMPRESSED_ENDINGS.contains(&ending.as_bytes()))
 }
 
@@ -103,8 +148,10 @@ fn refusal(error: &io::Error) -> Refusal {
 /// Whether the file still holds the bytes that were read up to a saved position.
 pub(super) fn agrees(file: &dyn LogFile, saved: &Position) -> bool {
     let size = file.stat().map_or(0, |stat| stat.size);
+    // The head may reach further than what was read; a file that ends between the two has only lost what was not.
+    let is_head_gone = saved.offset > 0 && size < u64::from(saved.head.length);
     size >= saved.offset
-        && saved.head.matches(file).unwrap_or(false)
+        && (is_head_gone || saved.head.matches(file).unwrap_or(false))
         && Tail::read(file, saved.offset).is_ok_and(|tail| tail.hash() == saved.tail_hash)
 }
 
@@ -134,97 +181,4 @@ pub(super) fn is_out_of_reach(files: &dyn Files, saved: &Position) -> bool {
         }
         Err(_) => true,
     }
-}
-
-/// Looks in the directory of a saved position for the same file under another name.
-pub(super) fn find_sibling(saved: &Position, listings: &mut Listings) -> Option<(PathBuf, Opened)> {
-    let files = Arc::clone(&listings.files);
-    for path in listings.of_identity(&saved.path, saved.identity) {
-        if let Ok(opened) = open(&*files, path)
-            && opened.identity == saved.identity
-            // Without a birth the inode alone says too little; with one it is the file, truncated or not.
-            && (saved.identity.born_ns != 0 || agrees(&*opened.file, saved))
-        {
-            return Some((path.clone(), opened));
-        }
-    }
-    None
-}
-
-/// The names in directories, each listed once: thousands of logs of one directory may rotate at the same moment.
-pub(super) struct Listings {
-    files: Arc<dyn Files>,
-    names: BTreeMap<PathBuf, BTreeSet<OsString>>,
-    identities: BTreeMap<PathBuf, BTreeMap<Identity, Vec<PathBuf>>>,
-}
-
-impl Listings {
-    /// Nothing is listed yet.
-    pub(super) fn new(files: &Arc<dyn Files>) -> Listings {
-        Listings { files: Arc::clone(files), names: BTreeMap::new(), identities: BTreeMap::new() }
-    }
-
-    /// The paths that rotation may have made of `name`.
-    fn rotated(&mut self, name: &Path) -> Vec<PathBuf> {
-        let Some(base) = name.file_name() else { return Vec::new() };
-        let directory = directory_of(name);
-        let names = self.names.entry(directory.clone()).or_insert_with(|| {
-            self.files.list(&directory, LISTED_MAX).unwrap_or_default().into_iter().collect()
-        });
-        let from_base = names.range::<OsStr, _>((Bound::Excluded(base), Bound::Unbounded));
-        from_base
-            .take_while(|name| name.as_bytes().starts_with(base.as_bytes()))
-            .filter(|name| is_rotated_name(name.as_bytes(), base.as_bytes()))
-            .map(|name| directory.join(name))
-            .collect()
-    }
-
-    /// The paths beside `name` that lead to a file.
-    fn of_identity(&mut self, name: &Path, identity: Identity) -> &[PathBuf] {
-        let directory = directory_of(name);
-        let paths = self.identities.entry(directory).or_insert_with_key(|directory| {
-            let mut paths: BTreeMap<Identity, Vec<PathBuf>> = BTreeMap::new();
-            for name in self.files.list(directory, LISTED_MAX).unwrap_or_default() {
-                let path = directory.join(name);
-                if let Some(identity) = identity_of(&*self.files, &path) {
-                    paths.entry(identity).or_default().push(path);
-                }
-            }
-            paths
-        });
-        paths.get(&identity).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// The files that rotation made of `name` after the file of `known` was born, oldest first: their names begin with
-/// it, and they do not begin with the bytes of `known`, which a copy of it would.
-///
-/// Where the filesystem keeps no birth times there are none.
-pub(super) fn younger_siblings(
-    name: &Path,
-    known: &Position,
-    listings: &mut Listings,
-) -> Vec<(PathBuf, Opened)> {
-    let files = Arc::clone(&listings.files);
-    let is_younger = |identity: &Identity| {
-        identity.device == known.identity.device && identity.born_ns > known.identity.born_ns
-    };
-    let mut younger: Vec<(PathBuf, Opened)> = listings
-        .rotated(name)
-        .into_iter()
-        .filter(|_| known.identity.born_ns != 0)
-        .filter_map(|path| {
-            let identity = identity_of(&*files, &path).filter(is_younger)?;
-            let opened = open(&*files, &path).ok().filter(|opened| opened.identity == identity)?;
-            let is_copy = known.head.length > 0 && known.head.matches(&*opened.file).unwrap_or(true);
-            (!is_copy).then_some((path, opened))
-        })
-        .collect();
-    younger.sort_by_key(|(_, opened)| opened.identity.born_ns);
-    younger
-}
-
-/// Whether a name is what rotation makes of a base name: `access.log.1`, `access.log-20261123`.
-fn is_rotated_name(name: &[u8], base: &[u8]) -> bool {
-    matches!(name.strip_prefix(base), Some([b'.' | b'-', _, ..]))
 }

@@ -6,10 +6,13 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use super::identity::{Head, Identity};
+use super::identity::{Head, Identity, Tail};
 
 /// First byte of an encoded position; a reader refuses others.
-const POSITION_VERSION: u8 = 1;
+const POSITION_VERSION: u8 = 2;
+
+/// An encoded position without [`Known`] and without the time for which it was parked.
+const POSITION_VERSION_BEFORE: u8 = 1;
 
 /// Prefix of the keys under which positions are kept.
 pub const KEY_PREFIX: &[u8] = b"f/";
@@ -58,6 +61,50 @@ impl Ahead {
     }
 }
 
+/// First byte of an encoded start.
+const START_VERSION: u8 = 1;
+
+/// Prefix of the keys, each with a path, under which the sizes of files are kept that could not be read at the very
+/// first start and are to be read from there.
+pub const START_PREFIX: &[u8] = b"s/";
+
+/// Where a file begins for us that could not be read when it was first seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Inode and birth.
+    pub(super) identity: Identity,
+    /// Its size at that time.
+    pub(super) size: u64,
+}
+
+impl Start {
+    /// The key for a path.
+    pub(super) fn key(path: &Path) -> Vec<u8> {
+        [START_PREFIX, path.as_os_str().as_bytes()].concat()
+    }
+
+    /// The path of a key, if the key is one of ours.
+    pub(super) fn path_of(key: &[u8]) -> Option<PathBuf> {
+        Some(PathBuf::from(OsString::from_vec(key.strip_prefix(START_PREFIX)?.to_vec())))
+    }
+
+    /// `version u8 | device, inode, born_ns, size: u64 LE`.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Identity { device, inode, born_ns } = self.identity;
+        let numbers = [device, inode, born_ns, self.size].map(u64::to_le_bytes);
+        [&[START_VERSION][..], numbers.as_flattened()].concat()
+    }
+
+    /// Reads what [`Start::encode`] wrote; `None` for anything else.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Start> {
+        let (numbers, rest) = bytes.strip_prefix(&[START_VERSION])?.as_chunks::<8>();
+        let [device, inode, born_ns, size] = numbers else { return None };
+        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        let identity = Identity { device: number(device), inode: number(inode), born_ns: number(born_ns) };
+        rest.is_empty().then_some(Start { identity, size: number(size) })
+    }
+}
+
 /// Everything needed to go on reading a file after a restart, wherever it was moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -73,6 +120,21 @@ pub struct Position {
     pub path: PathBuf,
     /// Which pattern found it, by its text; the format of the lines follows from it.
     pub pattern: String,
+    /// What was known of the file when it was last looked at.
+    pub(super) known: Known,
+    /// For how many seconds of this agent's life no pattern has named it.
+    pub(super) parked_s: u64,
+    /// It was read to its end and closed, and nothing has had its name since.
+    pub(super) is_closed: bool,
+}
+
+/// What stat(2) told of a file at the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its size in bytes; 0 where an earlier release did not keep it.
+    pub(super) size: u64,
+    /// When it was last written to: seconds and nanoseconds.
+    pub(super) modified: (i64, i64),
 }
 
 /// The key of a file's position.
@@ -86,11 +148,18 @@ pub(super) fn id_of(key: &[u8]) -> Option<u64> {
 }
 
 impl Position {
-    /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash: u64 LE | head_length u16 LE |
-    /// path_length u32 LE | path | pattern` (the rest).
+    /// Of a file of which nothing was read.
+    pub(super) fn unread(path: PathBuf, pattern: String, identity: Identity, known: Known) -> Position {
+        let tail_hash = Tail::default().hash();
+        let head = Head { length: 0, hash: tail_hash };
+        Position { identity, head, offset: 0, tail_hash, path, pattern, known, parked_s: 0, is_closed: false }
+    }
+
+    /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s,
+    /// is_closed: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
-        let mut out = Vec::with_capacity(64 + path.len() + self.pattern.len());
+        let mut out = Vec::with_capacity(96 + path.len() + self.pattern.len());
         out.push(POSITION_VERSION);
         for number in [
             self.identity.device,
@@ -99,6 +168,11 @@ impl Position {
             self.offset,
             self.tail_hash,
             self.head.hash,
+            self.known.size,
+            self.known.modified.0.cast_unsigned(),
+            self.known.modified.1.cast_unsigned(),
+            self.parked_s,
+            u64::from(self.is_closed),
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -109,9 +183,14 @@ impl Position {
         out
     }
 
-    /// Reads what [`Position::encode`] wrote; `None` for anything else.
+    /// Reads what [`Position::encode`] wrote, of this release or the one before; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Position> {
-        let mut rest = bytes.strip_prefix(&[POSITION_VERSION])?;
+        let (version, mut rest) = bytes.split_first()?;
+        let is_whole = match *version {
+            POSITION_VERSION => true,
+            POSITION_VERSION_BEFORE => false,
+            _ => return None,
+        };
         let mut number = || -> Option<u64> {
             let (head, tail) = rest.split_first_chunk::<8>()?;
             rest = tail;
@@ -119,6 +198,9 @@ impl Position {
         };
         let (device, inode, born_ns) = (number()?, number()?, number()?);
         let (offset, tail_hash, head_hash) = (number()?, number()?, number()?);
+        let mut later = || if is_whole { number() } else { Some(0) };
+        let known = Known { size: later()?, modified: (later()?.cast_signed(), later()?.cast_signed()) };
+        let (parked_s, is_closed) = (later()?, later()? != 0);
         let (head_length, rest) = rest.split_first_chunk::<2>()?;
         let (path_length, rest) = rest.split_first_chunk::<4>()?;
         let (path, pattern) = rest.split_at_checked(u32::from_le_bytes(*path_length) as usize)?;
@@ -129,6 +211,9 @@ impl Position {
             tail_hash,
             path: Path::new(&OsString::from_vec(path.to_vec())).to_owned(),
             pattern: String::from_utf8(pattern.to_vec()).ok()?,
+            known,
+            parked_s,
+            is_closed,
         })
     }
 }
@@ -146,8 +231,17 @@ mod tests {
             tail_hash: 7,
             path: PathBuf::from(OsString::from_vec(b"/var/log/\xff\n.log".to_vec())),
             pattern: "/var/log/*.log".into(),
+            known: Known { size: 8, modified: (-9, 10) },
+            parked_s: 11,
+            is_closed: true,
         };
         let bytes = position.encode();
+        let before = [&[POSITION_VERSION_BEFORE], &bytes[1..49], &bytes[89..]].concat();
+        let known = Known::default();
+        assert_eq!(
+            Position::decode(&before),
+            Some(Position { known, parked_s: 0, is_closed: false, ..position.clone() })
+        );
         assert_eq!(Position::decode(&bytes), Some(position));
         for length in 0..bytes.len() - "/var/log/*.log".len() {
             assert_eq!(Position::decode(&bytes[..length]), None, "cut at {length}");
@@ -156,6 +250,9 @@ mod tests {
         let ahead = Ahead { offset: 1, tail_hash: 2, lines: 3 };
         assert_eq!(Ahead::decode(&ahead.encode()), Some(ahead));
         assert_eq!(Ahead::decode(&ahead.encode()[1..]), None);
+        let start = Start { identity: Identity { device: 1, inode: 2, born_ns: 3 }, size: 4 };
+        assert_eq!(Start::decode(&start.encode()), Some(start));
+        assert_eq!(Start::path_of(&Start::key(Path::new("/a/b"))), Some(PathBuf::from("/a/b")));
         assert_eq!((Ahead::id_of(&Ahead::key(9)), Ahead::id_of(&key(9))), (Some(9), None));
         assert_eq!(id_of(b"w/9"), None);
     }

@@ -1,6 +1,8 @@
 //! The follower against real files in a directory of its own: what is written is what is handed out, once.
 
 use std::ffi::OsString;
+mod moved;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -11,37 +13,37 @@ use std::time::{Duration, Instant};
 use super::*;
 
 /// A directory with a follower over it, and a clock that the test moves.
-struct Bench {
-    directory: tempfile::TempDir,
-    follower: Follower,
-    now: Instant,
-    lines: Vec<String>,
+pub(super) struct Bench {
+    pub(super) directory: tempfile::TempDir,
+    pub(super) follower: Follower,
+    pub(super) now: Instant,
+    pub(super) lines: Vec<String>,
 }
 
 impl Bench {
-    fn new(patterns: &[&str]) -> Bench {
+    pub(super) fn new(patterns: &[&str]) -> Bench {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let options = options(&directory, patterns, false);
         let follower = Follower::new(Arc::new(HostFiles), options, std::iter::empty(), true);
         Bench { directory, follower, now: Instant::now(), lines: Vec::new() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn append(&self, name: &str, text: impl AsRef<[u8]>) {
+    pub(super) fn append(&self, name: &str, text: impl AsRef<[u8]>) {
         let mut file =
             OpenOptions::new().create(true).append(true).open(self.path(name)).expect("a log to write");
         file.write_all(text.as_ref()).expect("written");
     }
 
-    fn rename(&self, from: &str, to: &str) {
+    pub(super) fn rename(&self, from: &str, to: &str) {
         fs::rename(self.path(from), self.path(to)).expect("renamed");
     }
 
     /// Scans and reads everything there is.
-    fn poll(&mut self) {
+    pub(super) fn poll(&mut self) {
         self.now += Duration::from_secs(1);
         self.follower.scan(self.now);
         for id in self.follower.ids() {
@@ -59,19 +61,19 @@ impl Bench {
         }
     }
 
-    fn taken(&mut self) -> Vec<String> {
+    pub(super) fn taken(&mut self) -> Vec<String> {
         self.poll();
         std::mem::take(&mut self.lines)
     }
 
     /// A new process with what the old one made durable.
-    fn restart(&mut self, patterns: &[&str], saved: &[StateChange]) {
+    pub(super) fn restart(&mut self, patterns: &[&str], saved: &[StateChange]) {
         let entries = saved.iter().filter_map(|(key, value)| Some((key.as_slice(), value.as_deref()?)));
         self.follower =
             Follower::new(Arc::new(HostFiles), options(&self.directory, patterns, false), entries, false);
     }
 
-    fn positions(&mut self) -> Vec<StateChange> {
+    pub(super) fn positions(&mut self) -> Vec<StateChange> {
         for file in self.follower.files.values_mut() {
             file.dirty = true;
         }

@@ -12,9 +12,7 @@ use memchr::memrchr;
 use super::cursor::Cursor;
 use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
-use super::position::{Ahead as AheadPosition, Position};
-
-use crate::record::Loss;
+use super::position::{Ahead as AheadPosition, Known, Position};
 
 /// Bytes of a line that are kept; the rest of a longer one is counted and left out. Sumo cuts field
 /// extraction at the same length.
@@ -73,8 +71,10 @@ pub struct Turn {
     pub more: bool,
     /// The taker refused a line.
     pub refused: bool,
-    /// The file was cut or rewritten: what can no longer be read. Reading goes on from its start.
-    pub lost: Option<Loss>,
+    /// The file was cut or rewritten: nothing was read, and it is no longer the file of this position.
+    pub rewritten: bool,
+    /// NUL bytes at the start of a line that were passed.
+    pub nuls: u64,
     /// The file has lost its name and was read to its end; it can be let go.
     pub finished: bool,
 }
@@ -97,18 +97,41 @@ enum Name {
     Replaced,
 }
 
+/// Whether lines may be taken from a file of which nothing was read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Nobody has compared it with the others.
+    Unchecked,
+    /// It looks like a copy of another file and is held back.
+    Held,
+    /// It is a log of its own.
+    Settled,
+}
+
 /// An open file with the position reached in it.
 pub struct Tracked {
     /// Number of the file in this agent's life; the key of its position.
     pub id: u64,
     /// The name under which it is, or was last, found.
     pub path: PathBuf,
+    /// The name under which it was first known: rotation makes the others of it.
+    pub(super) first_path: PathBuf,
     /// The pattern that found it.
     pub pattern: String,
     /// Inode and birth.
     pub identity: Identity,
     /// The position must be written at the next commit.
     pub dirty: bool,
+    /// Lines are taken from it, or not yet.
+    pub(super) origin: Origin,
+    /// Number of the scan that found it; 0 for one that an earlier life had begun to read.
+    pub(super) found_in: u64,
+    /// Hash of its first line, under which it is found by its copies; 0 before it is settled.
+    pub(super) first_line: u64,
+    /// Sizes at the last two scans, the older one first.
+    pub(super) sizes: [u64; 2],
+    /// The NUL bytes that were told of already.
+    pub(super) nuls_told: u64,
     file: Box<dyn LogFile>,
     head: Head,
     /// Where lines are taken for shipping.
@@ -137,10 +160,16 @@ impl Tracked {
         let stat = file.stat()?;
         Ok(Tracked {
             id,
+            first_path: path.clone(),
             path,
             pattern,
             identity: stat.identity,
             dirty: true,
+            origin: Origin::Settled,
+            found_in: 0,
+            first_line: 0,
+            sizes: [offset; 2],
+            nuls_told: 0,
             head: Head::read(&*file)?,
             cursor: Cursor::new(offset, Tail::read(&*file, offset)?),
             ahead: None,
@@ -160,9 +189,60 @@ impl Tracked {
             head: self.head,
             offset: self.cursor.offset,
             tail_hash: self.cursor.tail.hash(),
-            path: self.path.clone(),
+            path: self.first_path.clone(),
             pattern: self.pattern.clone(),
+            known: Known { size: self.size, modified: self.modified },
+            parked_s: 0,
+            is_closed: false,
         }
+    }
+
+    /// Whether its position may become durable. While a file with content may be a copy, a restart is to find it as
+    /// new as it is, beside the position of its original.
+    pub(super) fn is_decided(&self) -> bool {
+        self.origin == Origin::Settled || self.head.length == 0
+    }
+
+    /// Nothing has its name now.
+    pub(super) fn is_absent(&self) -> bool {
+        self.name == Name::Absent
+    }
+
+    /// The open file.
+    pub(super) fn file(&self) -> &dyn LogFile {
+        &*self.file
+    }
+
+    /// Lets the file go, for whoever takes charge of it next.
+    pub(super) fn into_file(self) -> Box<dyn LogFile> {
+        self.file
+    }
+
+    /// Goes on with another handle of the same file.
+    pub(super) fn reopened(&mut self, file: Box<dyn LogFile>) {
+        self.file = file;
+    }
+
+    /// Everything before `offset`, which must be the start of a line, was read elsewhere.
+    pub(super) fn begin_at(&mut self, offset: u64) -> io::Result<()> {
+        self.cursor = Cursor::new(offset, Tail::read(&*self.file, offset)?);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Whether the bytes that were read are still there.
+    pub(super) fn is_intact(&self) -> io::Result<bool> {
+        Ok(self.file.stat()?.size >= self.counted_offset() && self.tails_agree()?)
+    }
+
+    /// When it was last written to, as of the last look.
+    pub(super) fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
+    /// NUL bytes at starts of lines that were passed.
+    pub(super) fn nuls_passed(&self) -> u64 {
+        self.cursor.nuls_passed
     }
 
     /// The place of counting to keep on disk, while it is another than that of shipping.
@@ -211,10 +291,12 @@ impl Tracked {
         self.error.as_deref()
     }
 
-    /// `following`, or how the file lost its name: `rotated` to another file, `moved` away; `failing` while it cannot be read.
+    /// `following`, or how the file lost its name: `rotated` to another file, `moved` away; `failing` while it cannot
+    /// be read, `copy` while it is held back since it looks like one.
     pub fn state(&self) -> &'static str {
         match (self.error.is_some(), self.name) {
             (true, _) => "failing",
+            (false, _) if self.origin == Origin::Held => "copy",
             (false, Name::Present) => "following",
             (false, Name::Replaced) => "rotated",
             (false, Name::Absent) => "moved",
@@ -229,10 +311,11 @@ impl Tracked {
     /// The file was found under this name.
     pub fn named(&mut self, path: PathBuf) {
         self.name = Name::Present;
-        if self.path != path {
-            self.path = path;
+        if path.parent() != self.first_path.parent() {
+            self.first_path.clone_from(&path);
             self.dirty = true;
         }
+        self.path = path;
     }
 
     /// The file is no longer found under its name; `replaced` when another file is. Tells whether that is news.
@@ -260,7 +343,14 @@ impl Tracked {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
     ) -> Turn {
         let mut turn = Turn::default();
+        let nuls_before = self.cursor.nuls_passed;
         let result = self.look(now, &mut turn).and_then(|()| {
+            if turn.rewritten || self.origin == Origin::Held {
+                return Ok(());
+            }
+            if self.origin == Origin::Unchecked {
+                return self.end_of_name(buffer, now, take, &mut turn);
+            }
             let mut cursor = std::mem::take(&mut self.cursor);
             let counted_to = self.counted_to();
             let mut shipped_ahead = 0;
@@ -274,6 +364,9 @@ impl Tracked {
             self.meet(shipped_ahead);
             if drained? { self.end_of_name(buffer, now, take, &mut turn) } else { Ok(()) }
         });
+        let result = result.or_else(|error| self.end_at_damage(error, now, &mut turn));
+        turn.nuls = self.cursor.nuls_passed - nuls_before;
+        self.dirty |= turn.nuls > 0;
         self.conclude(result, &mut turn);
         turn
     }
@@ -289,6 +382,9 @@ impl Tracked {
     ) -> Turn {
         let mut turn = Turn::default();
         let result = self.look(now, &mut turn).and_then(|()| {
+            if turn.rewritten || self.origin != Origin::Settled {
+                return Ok(());
+            }
             let start =
                 || Ahead { cursor: Cursor::new(self.cursor.offset, self.cursor.tail.clone()), lines: 0 };
             let mut ahead = self.ahead.take().unwrap_or_else(start);
@@ -338,6 +434,9 @@ impl Tracked {
                 turn.more = true;
                 return Ok(false);
             }
+            if cursor.nuls_ahead() > 0 && !self.has_nul_at(cursor.offset)? {
+                cursor.forget_nuls();
+            }
             let from = cursor.next_read();
             if from >= self.size {
                 return Ok(true);
@@ -347,6 +446,14 @@ impl Tracked {
                 return Ok(true);
             }
             turn.bytes += read as u64;
+            if !self.is_still_behind(cursor)? {
+                turn.rewritten = true;
+                turn.more = false;
+                return Ok(false);
+            }
+            if cursor.nuls_ahead() > 0 && !self.has_nul_at(cursor.offset)? {
+                continue;
+            }
             self.size = self.size.max(from + read as u64);
             let offset_before = cursor.offset;
             let flow = cursor.take_lines(&buffer[..read], read == buffer.len(), &mut turn.lines, take);
@@ -363,29 +470,42 @@ impl Tracked {
     }
 
     /// Compares the file with what was read of it: growth, truncation, or other bytes under a position.
-    fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
+    pub(super) fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
         let Stat { size, modified, .. } = self.file.stat()?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
-        let rewritten = size < self.counted_offset() || (touched && !self.tails_agree()?);
-        self.modified = modified;
-        if rewritten {
-            turn.lost =
-                Some(Loss { lines: self.lines_ahead(), bytes: self.size.saturating_sub(self.cursor.offset) });
-            self.cursor = Cursor::default();
-            self.ahead = None;
-            self.head = Head::default();
-            self.dirty = true;
+        if size < self.counted_offset() || (touched && !self.tails_agree()?) {
+            // Everything known of it is left as it was: it tells what was lost, and where a copy goes on.
+            turn.rewritten = true;
+            return Ok(());
         }
-        if size != self.size || rewritten {
+        self.modified = modified;
+        if size != self.size {
             self.still_since = now;
         }
         self.size = size;
         if self.head.can_grow() && size > u64::from(self.head.length) {
-            self.head = Head::read(&*self.file)?;
-            self.dirty = true;
+            let head = Head::read(&*self.file)?;
+            self.dirty |= head != self.head;
+            self.head = head;
         }
         Ok(())
+    }
+
+    /// Whether what was just read follows the bytes before it: between a look and a read the file may be truncated
+    /// and written anew.
+    fn is_still_behind(&mut self, cursor: &Cursor) -> io::Result<bool> {
+        let Stat { size, modified, .. } = self.file.stat()?;
+        if size == self.size && modified == self.modified {
+            return Ok(true);
+        }
+        let (offset, tail) = cursor.tail_scanned();
+        Ok(size >= offset && Tail::read(&*self.file, offset)? == *tail)
+    }
+
+    fn has_nul_at(&self, offset: u64) -> io::Result<bool> {
+        let mut byte = [1];
+        Ok(read_full_at(&*self.file, &mut byte, offset)? == 1 && byte == [0])
     }
 
     /// Whether the bytes before both places are those that were read.
@@ -411,6 +531,10 @@ impl Tracked {
         if self.name == Name::Absent && !unlinked {
             return Ok(());
         }
+        if self.cursor.nuls_ahead() > 0 {
+            // Nobody will write behind this hole any more.
+            self.cursor.take_nuls(0);
+        }
         let length = self.size.saturating_sub(self.cursor.offset);
         if length > 0 {
             let kept = length.min(LINE_BYTES_MAX as u64) as usize;
@@ -431,5 +555,20 @@ impl Tracked {
         }
         turn.finished = true;
         Ok(())
+    }
+
+    /// A file without a name that cannot be read any further, since it is damaged, is finished like one that was read
+    /// to its end.
+    fn end_at_damage(&mut self, error: io::Error, now: Instant, turn: &mut Turn) -> io::Result<()> {
+        let is_over = self.name != Name::Present
+            && self.file.unreadable_rest().is_some()
+            && now.saturating_duration_since(self.still_since) >= ROTATE_GRACE;
+        turn.finished |= is_over;
+        if is_over { Ok(()) } else { Err(error) }
+    }
+
+    /// Why the file ends before the log in it did, if that is so.
+    pub(super) fn unreadable_rest(&self) -> Option<String> {
+        self.file.unreadable_rest()
     }
 }

@@ -1,0 +1,239 @@
+//! Copies of a log: what of them was read already, and which of them goes on where a truncated log ended.
+//!
+//! A new file from which nothing was read is compared with the files that were known before it. Equal first bytes
+//! alone say nothing: many logs begin with the same lines. While all that it holds is also the beginning of a known
+//! file it is held back, for [`COPY_GRACE`] at most. If that file is truncated meanwhile, the copy goes on in its
+//! place (`moved`); if the copy is complete by then, its bytes were read in the original; otherwise, and as soon as one
+//! byte differs, it is a log of its own. What is held back was not read, so nothing here can lose a line.
+//!
+//! A file that takes the name of one that is gone, and holds all that was read of it, goes on behind that.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::identity::{self, HEAD_BYTES_MAX, same_bytes};
+use super::position::Position;
+use super::tracked::{Origin, Tracked};
+use super::{Follower, Notice, open, siblings};
+
+/// How long a file that looks like a copy of another is held back, and how long a copy that is still being written is
+/// waited for.
+pub const COPY_GRACE: Duration = Duration::from_secs(60);
+
+/// Known files with the same first line with which a new one is compared.
+const ORIGINALS_MAX: usize = 16;
+
+/// A file that is held back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspicion {
+    since: Instant,
+    /// The file of which it may be a copy.
+    original: u64,
+    /// Size of the original when the copy cannot have been begun yet: a complete one is no shorter.
+    complete_at: u64,
+}
+
+/// What a new file is to one that was known before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kinship {
+    Stranger,
+    /// All that it holds is the beginning of the other.
+    Copy,
+    /// It stands in the place of the other and goes on at this offset, up to which the other was read.
+    Successor(u64),
+    /// Nothing can be said before the other was looked at again, or was read further.
+    Unknown,
+}
+
+impl Follower {
+    /// Compares a file of which nothing was read yet with the others, as soon as it holds a line.
+    pub(super) fn check_origin(&mut self, id: u64, now: Instant) {
+        let Some(file) = self.files.get(&id).filter(|file| file.origin != Origin::Settled) else { return };
+        if file.counted_offset() > 0 {
+            self.settle(id);
+            return;
+        }
+        // What cannot be read now is said by the turn.
+        let Ok(Some(key)) = identity::first_line(file.file()) else { return };
+        if self.resembles_searched(file, key) {
+            self.hold(id, None, now);
+            return;
+        }
+        let originals: Vec<u64> = self.by_first_line.get(&key).into_iter().flatten().copied().collect();
+        let mut held_for = None;
+        for original in originals.into_iter().filter(|original| *original != id).take(ORIGINALS_MAX) {
+            match self.kinship(id, original) {
+                Kinship::Stranger => {}
+                Kinship::Unknown | Kinship::Copy => held_for = held_for.or(Some(original)),
+                Kinship::Successor(offset) => {
+                    self.settle_at(id, original, offset);
+                    return;
+                }
+            }
+        }
+        let Some(original) = held_for else {
+            self.settle(id);
+            return;
+        };
+        self.hold(id, Some(original), now);
+        if self.suspicions.get(&id).is_some_and(|held| now.duration_since(held.since) >= COPY_GRACE) {
+            self.conclude_copy(id, original);
+        }
+    }
+
+    /// Decides on the copies of a file that is about to be let go.
+    pub(super) fn conclude_copies_of(&mut self, original: u64) {
+        let of_it = self.suspicions.iter().filter(|(_, held)| held.original == original);
+        for id in of_it.map(|(id, _)| *id).collect::<Vec<u64>>() {
+            if self.kinship(id, original) == Kinship::Copy {
+                self.conclude_copy(id, original);
+            }
+        }
+    }
+
+    /// Decides on the files that are held back and hold no more than was read of one that was truncated since: they
+    /// are copies that were complete before.
+    pub(super) fn conclude_copies_like(&mut self, position: &Position) {
+        let held = self.suspicions.keys().filter_map(|id| self.files.get(id));
+        let ends: Vec<(u64, u64)> = held
+            .filter_map(|file| {
+                let size = file.file().stat().ok()?.size;
+                let head = position.head;
+                let is_alike = size < u64::from(head.length) || head.matches(file.file()).unwrap_or(false);
+                let is_read = is_alike && size <= position.offset;
+                is_read.then(|| (file.id, open::line_start_before(file.file(), size)))
+            })
+            .collect();
+        for (id, offset) in ends {
+            let Some(file) = self.files.get_mut(&id) else { continue };
+            if file.begin_at(offset).is_ok() {
+                let (path, original) = (file.path.clone(), position.path.clone());
+                self.notices.push(Notice::Copied { path, original, offset });
+                self.settle(id);
+            }
+        }
+    }
+
+    /// A file that still looks like a copy after the grace: complete, or cut short by chance.
+    fn conclude_copy(&mut self, id: u64, original: u64) {
+        let Some((held, file)) = self.suspicions.get(&id).copied().zip(self.files.get(&id)) else { return };
+        let Ok(size) = file.file().stat().map(|stat| stat.size) else { return };
+        let offset = open::line_start_before(file.file(), size);
+        match self.kinship(id, original) {
+            Kinship::Copy if size >= held.complete_at => {
+                let is_read = self.files.get(&original).is_some_and(|original| original.offset() >= offset);
+                if is_read {
+                    self.settle_at(id, original, offset);
+                }
+            }
+            Kinship::Copy | Kinship::Stranger => self.settle(id),
+            Kinship::Successor(offset) => self.settle_at(id, original, offset),
+            Kinship::Unknown => {}
+        }
+    }
+
+    /// What the new file is to a known one. The new one is looked at first: the other may only have grown since.
+    fn kinship(&self, id: u64, original: u64) -> Kinship {
+        let Some((file, known)) = self.files.get(&id).zip(self.files.get(&original)) else {
+            return Kinship::Stranger;
+        };
+        // Of two that were found together the one with the shorter name is the log.
+        let is_its_rotated_name = file.found_in == known.found_in
+            && original < id
+            && siblings::is_rotated_path(&file.path, &known.first_path);
+        if known.found_in >= file.found_in && !is_its_rotated_name {
+            return Kinship::Stranger;
+        }
+        match compare(file, known) {
+            Ok(kinship) => kinship,
+            // The known file cannot be read, as after a restart of a file server: what was read of it must do.
+            Err(_) if file.path == known.path && open::agrees(file.file(), &known.position()) => {
+                Kinship::Successor(known.offset())
+            }
+            Err(_) => Kinship::Unknown,
+        }
+    }
+
+    /// Whether it may be the copy of a truncated file for which one is searched.
+    fn resembles_searched(&self, file: &Tracked, key: u64) -> bool {
+        let searched = self.saved.values().filter(|saved| saved.rewritten_since.is_some());
+        let alike = searched.filter(|saved| saved.first_line == key || saved.first_line == 0);
+        alike.take(ORIGINALS_MAX).any(|saved| {
+            let head = saved.position.head;
+            let size = file.file().stat().map_or(0, |stat| stat.size);
+            saved.position.identity != file.identity
+                && head.length > 0
+                && (size < u64::from(head.length) || head.matches(file.file()).unwrap_or(true))
+        })
+    }
+
+    /// Holds a file back, since now or since earlier.
+    fn hold(&mut self, id: u64, original: Option<u64>, now: Instant) {
+        let original_size =
+            original.and_then(|original| self.files.get(&original)).map_or(0, |original| original.sizes[0]);
+        let held = self.suspicions.entry(id).or_insert(Suspicion {
+            since: now,
+            original: original.unwrap_or(0),
+            complete_at: original_size,
+        });
+        if held.original == 0
+            && let Some(original) = original
+        {
+            (held.original, held.complete_at) = (original, original_size);
+        }
+        if let Some(file) = self.files.get_mut(&id) {
+            file.origin = Origin::Held;
+        }
+    }
+
+    /// From here on it is a log of its own, and others may be copies of it.
+    pub(super) fn settle(&mut self, id: u64) {
+        self.suspicions.remove(&id);
+        let Some(file) = self.files.get_mut(&id) else { return };
+        file.origin = Origin::Settled;
+        if let Ok(Some(key)) = identity::first_line(file.file()) {
+            file.first_line = key;
+            self.by_first_line.entry(key).or_default().insert(id);
+        }
+    }
+
+    /// Everything before `offset` was read in the original.
+    fn settle_at(&mut self, id: u64, original: u64, offset: u64) {
+        let original = self.files.get(&original).map(|file| file.path.clone()).unwrap_or_default();
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if file.begin_at(offset).is_ok() {
+            self.notices.push(Notice::Copied { path: file.path.clone(), original, offset });
+            // This place is durable no sooner than what was read of the original.
+            self.born.retain(|born| *born != id);
+            self.settle(id);
+        }
+    }
+}
+
+/// Compares the bytes of a new file with those of a known one.
+fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
+    let size = file.file().stat()?.size;
+    let known_stat = known.file().stat()?;
+    let shared = size.min(known_stat.size);
+    let takes_its_place = file.path == known.path && !known.is_named();
+    // Rotation leaves the old file under another name. With a few equal lines at the start of both nothing is said.
+    let is_rotation = takes_its_place && known_stat.links > 0 && shared < HEAD_BYTES_MAX as u64;
+    if is_rotation || !same_bytes(file.file(), known.file(), shared)? {
+        return Ok(unless_rewritten(known, Kinship::Stranger));
+    }
+    if !takes_its_place {
+        let kinship = if size <= known_stat.size { Kinship::Copy } else { Kinship::Stranger };
+        return Ok(if kinship == Kinship::Copy { kinship } else { unless_rewritten(known, kinship) });
+    }
+    if size < known.counted_offset() {
+        // It may still be on its way, as from another file system.
+        return Ok(Kinship::Copy);
+    }
+    let offset = open::line_start_before(file.file(), shared);
+    Ok(if known.offset() >= offset { Kinship::Successor(offset) } else { Kinship::Unknown })
+}
+
+/// A known file that was itself truncated or rewritten is found out by its own look; until then it proves nothing.
+fn unless_rewritten(known: &Tracked, kinship: Kinship) -> Kinship {
+    if known.is_intact().unwrap_or(false) { kinship } else { Kinship::Unknown }
+}

@@ -1,0 +1,401 @@
+//! Which files the patterns name now, and what became of the names of those that are open.
+//!
+//! A file that cannot be opened is named with its error and tried again at the next scan; it hides no other, and
+//! nothing of it is skipped. Identity is always that of an open file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::between::Gap;
+use super::files::Stat;
+use super::identity::Identity;
+use super::moved::Saved;
+use super::open::{self, Opened, Refusal};
+use super::position::{Known, Position, Start};
+use super::siblings::{self, Elder};
+use super::tracked::{Origin, Tracked, Turn};
+use super::watch::directory_of;
+use super::{Blocked, FILES_MAX, Follower, Notice};
+use crate::record::Loss;
+
+/// A path that a pattern names.
+pub(super) struct Found {
+    pub(super) pattern: String,
+    /// What it leads to; nothing where it is missing.
+    pub(super) stat: Option<Stat>,
+}
+
+/// A file that was truncated or rewritten, as the new one that it is.
+pub(super) struct Anew {
+    path: PathBuf,
+    first_path: PathBuf,
+    pattern: String,
+    is_named: bool,
+    pub(super) opened: Opened,
+}
+
+impl Follower {
+    /// Paths that the patterns name now; what cannot be listed is said.
+    pub(super) fn expand(&mut self) -> BTreeMap<PathBuf, Found> {
+        let mut found = BTreeMap::new();
+        self.blocked.retain(|_, blocked| !blocked.unlisted);
+        for pattern in &self.options.patterns {
+            let (paths, problems) = open::expand(&*self.host, pattern);
+            for path in paths {
+                let host = &self.host;
+                found.entry(path).or_insert_with_key(|path| Found {
+                    pattern: pattern.clone(),
+                    stat: host.stat(path).ok(),
+                });
+            }
+            self.blocked.extend(problems);
+        }
+        found
+    }
+
+    /// Tells every open file whether a name still leads to it.
+    pub(super) fn note_names(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) {
+        let mut nameless = Vec::new();
+        // While a name is missing, logs may come under it and go again: names have changed in the directory then.
+        let directories =
+            self.files.values().filter(|file| file.is_absent()).map(|file| directory_of(&file.path));
+        let modified: BTreeMap<PathBuf, (i64, i64)> = directories
+            .collect::<BTreeSet<PathBuf>>()
+            .into_iter()
+            .filter_map(|path| Some((path.clone(), self.host.stat(&path).ok()?.modified)))
+            .collect();
+        let before = std::mem::replace(&mut self.directories_modified, modified);
+        let modified = &self.directories_modified;
+        let is_stirred = |path: &Path| {
+            let directory = directory_of(path);
+            modified.get(&directory).is_some_and(|modified| before.get(&directory) != Some(modified))
+        };
+        for file in self.files.values_mut() {
+            let identity = match found.get(&file.path) {
+                Some(found) => found.stat.map(|stat| stat.identity),
+                None => open::identity_of(&*self.host, &file.path),
+            };
+            match identity {
+                Some(identity) if identity == file.identity => file.named(file.path.clone()),
+                Some(_) if file.unnamed(true, now) => nameless.push(file.id),
+                None if file.unnamed(false, now) => nameless.push(file.id),
+                None if is_stirred(&file.path) => nameless.push(file.id),
+                Some(_) | None => {}
+            }
+        }
+        // A rotated name may itself be one that is followed: then the file is simply known by it.
+        for (path, found) in found {
+            let id = found.stat.and_then(|stat| self.open_id(stat.identity));
+            let file = id.and_then(|id| self.files.get_mut(&id));
+            if let Some(file) = file.filter(|file| !file.is_named() && !open::is_compressed_name(path)) {
+                if nameless.contains(&file.id) {
+                    self.gaps.push(gap(file, Some(path.clone())));
+                }
+                file.named(path.clone());
+            }
+        }
+        for id in nameless {
+            if let Some(file) = self.files.get(&id).filter(|file| !file.is_named()) {
+                self.gaps.push(gap(file, None));
+            }
+        }
+    }
+
+    /// Finds the files that were truncated or rewritten; gives what they hold now, each to be taken up as new.
+    pub(super) fn find_rewritten(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) -> Vec<Anew> {
+        let mut rewritten = Vec::new();
+        for file in self.files.values_mut() {
+            let stat = match found.get(&file.path).filter(|_| file.is_named()) {
+                Some(found) => found.stat.filter(|stat| stat.identity == file.identity),
+                None => file.file().stat().ok(),
+            };
+            let is_touched = stat
+                .is_some_and(|stat| stat.size < file.counted_offset() || stat.modified != file.modified());
+            if is_touched && file.counted_offset() == 0 && file.is_named() {
+                // Nothing was read of it that a truncation could change.
+                self.gaps.push(live_gap(file.id, file.position(), file.modified()));
+            }
+            let mut turn = Turn::default();
+            let is_shorter = stat.is_some_and(|stat| stat.size < file.counted_offset());
+            // An error is that of its next turn, which looks again; but a copy may be gone by then.
+            if is_touched && (file.look(now, &mut turn).map_or(is_shorter, |()| turn.rewritten)) {
+                rewritten.push(file.id);
+            }
+        }
+        rewritten.into_iter().filter_map(|id| self.anew(id, now)).collect()
+    }
+
+    /// Takes a rewritten file out of the open ones; gives what it holds now.
+    pub(super) fn anew(&mut self, id: u64, now: Instant) -> Option<Anew> {
+        let file = self.files.get(&id)?;
+        let (path, pattern, is_named) = (file.path.clone(), file.pattern.clone(), file.is_named());
+        let first_path = file.first_path.clone();
+        Some(Anew { path, first_path, pattern, is_named, opened: self.part(id, now)? })
+    }
+
+    /// Takes up what a rewritten file holds now. It was known before: what is found together with it may be its copy.
+    pub(super) fn take_up(&mut self, anew: Anew, now: Instant) {
+        if self.is_open(anew.opened.identity) {
+            return; // by another of its names
+        }
+        let live = self.track(None, &anew.path, &anew.pattern, anew.opened, 0, now);
+        let Some(file) = live.and_then(|live| self.files.get_mut(&live)) else { return };
+        file.first_path = anew.first_path;
+        file.found_in = self.scans.saturating_sub(1);
+        if !anew.is_named {
+            file.unnamed(true, now);
+        }
+    }
+
+    /// Goes on with the files of the last run that are still under a name, and opens anew those that can no longer be
+    /// read through the open handle. Gives the ones that hold other bytes now.
+    pub(super) fn resume_found(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) -> Vec<Anew> {
+        self.reopen_failing();
+        // Of two positions in one file the later one is that of its present content.
+        let saved: BTreeMap<Identity, u64> = self
+            .saved
+            .iter()
+            .filter(|(_, saved)| saved.rewritten_since.is_none())
+            .map(|(id, saved)| (saved.position.identity, *id))
+            .collect();
+        let mut other_bytes = Vec::new();
+        for (path, found) in found.iter().filter(|_| !saved.is_empty()) {
+            let identity = found.stat.map(|stat| stat.identity);
+            let id =
+                identity.and_then(|identity| saved.get(&identity)).filter(|id| self.saved.contains_key(*id));
+            let Some(id) = id.copied().filter(|_| !open::is_compressed_name(path)) else { continue };
+            let opened = match open::open(&*self.host, path) {
+                Ok(opened) if Some(opened.identity) == identity => opened,
+                // Tried again at the next scan; the reason is said when it is opened as a new one.
+                _ => continue,
+            };
+            self.blocked.remove(path);
+            let Some(mut saved) = self.saved.remove(&id) else { continue };
+            if !open::agrees(&*opened.file, &saved.position) {
+                saved.rewritten_since = Some(now);
+                let first_path = saved.position.path.clone();
+                self.saved.insert(id, saved);
+                let (path, pattern) = (path.clone(), found.pattern.clone());
+                other_bytes.push(Anew { path, first_path, pattern, is_named: true, opened });
+                continue;
+            }
+            self.resume(id, saved, path, &found.pattern, opened, now);
+        }
+        other_bytes
+    }
+
+    /// Goes on with a file of the last run that a pattern names.
+    fn resume(&mut self, id: u64, saved: Saved, path: &Path, pattern: &str, opened: Opened, now: Instant) {
+        let position = saved.position.clone();
+        if self.track(Some(id), path, pattern, opened, position.offset, now).is_none() {
+            self.saved.insert(id, saved);
+            return;
+        }
+        let ahead = self.saved_ahead.remove(&id);
+        let of_name = |other: &Path| other == position.path;
+        let is_youngest = !self.saved.range(id..).any(|(_, other)| of_name(&other.position.path))
+            && !self.files.range(id + 1..).any(|(_, other)| of_name(&other.first_path));
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if let Some(ahead) = ahead.filter(|ahead| !file.restore_ahead(ahead)) {
+            let lost = Loss { lines: ahead.lines, bytes: 0 };
+            let range = position.offset..position.offset;
+            self.notices.push(Notice::Rewritten { path: path.to_owned(), copy: None, lost, range });
+        }
+        if siblings::is_rotated_path(path, &position.path) {
+            file.first_path.clone_from(&position.path);
+            if is_youngest {
+                // Others may have had the name since.
+                self.gaps.push(gap(file, Some(path.to_owned())));
+            }
+        } else if position.offset == 0 && position.known.modified != (0, 0) {
+            let modified = position.known.modified;
+            self.gaps.push(live_gap(id, position, modified));
+        }
+    }
+
+    /// Opens a file again whose handle fails, as after a restart of a file server, if it is still the same.
+    fn reopen_failing(&mut self) {
+        for file in self.files.values_mut().filter(|file| file.error().is_some() && file.is_named()) {
+            if let Ok(opened) = open::open(&*self.host, &file.path)
+                && opened.identity == file.identity
+                && open::agrees(&*opened.file, &file.position())
+            {
+                file.reopened(opened.file);
+            }
+        }
+    }
+
+    /// Opens a file that nothing is known of.
+    pub(super) fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
+        let at_end = self.scans == 1 && self.first_start && self.options.first_start_at_end;
+        if at_end && let Ok(Stat { identity, size, .. }) = self.host.stat(path) {
+            self.starts.insert(path.to_owned(), Start { identity, size });
+        }
+        let blocked = |state, message| Blocked { state, message, unlisted: false };
+        if self.files.len() >= FILES_MAX {
+            let message = format!("{FILES_MAX} files are followed already");
+            self.block(path, blocked("too_many", message));
+            return;
+        }
+        let opened = match open::open(&*self.host, path) {
+            Ok(opened) => opened,
+            Err(Refusal { state, message }) => {
+                self.block(path, blocked(state, message));
+                if state == "unreadable" {
+                    self.remember_unread(path, pattern);
+                }
+                return;
+            }
+        };
+        self.blocked.remove(path);
+        // Between the listing and the open the name may have moved on to a file that is known already.
+        if self.is_open(opened.identity)
+            || self
+                .saved
+                .values()
+                .any(|saved| saved.position.identity == opened.identity && saved.rewritten_since.is_none())
+        {
+            return;
+        }
+        let Some(opened) = self.renew(opened) else { return };
+        let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
+        let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
+        let Some(id) = self.track(None, path, pattern, opened, offset, now) else { return };
+        if self.starts.remove(path).is_some() {
+            self.start_changes.push((Start::key(path), None));
+        }
+        self.note_new(id, path);
+    }
+
+    /// Asks for what had the name of a new file between two looks.
+    fn note_new(&mut self, id: u64, path: &Path) {
+        let Some(file) = self.files.get(&id) else { return };
+        if self.scans > 1 && file.identity.born_ns > 0 {
+            // It may have been copied and truncated before it was first seen.
+            let mut gap = live_gap(id, file.position(), nanoseconds(file.identity.born_ns));
+            gap.elder.is_new = true;
+            self.gaps.push(gap);
+        }
+        if let Some(last) = self.last_closed.remove(path) {
+            self.removed.push(last);
+        }
+        if let Some(last) = self.closed.get(path).and_then(|closed| closed.back()) {
+            // Or another came and went, when the last one had been closed already.
+            let (name, modified) = (path.to_owned(), last.known.modified);
+            let elder =
+                Elder { name, path: None, identity: last.identity, modified, is_live: false, is_new: false };
+            self.gaps.push(Gap { elder, position: last.clone(), id: None });
+        }
+    }
+
+    /// Gives a file that is open already its new handle, and any other one back. An inode is given to nobody else while
+    /// it is open: where it has another birth now, an overlay has copied the file up for its first writer.
+    fn renew(&mut self, opened: Opened) -> Option<Opened> {
+        let Identity { device, inode, .. } = opened.identity;
+        let any_birth = |born_ns| Identity { device, inode, born_ns };
+        let same_inode = self.identities.range(any_birth(0)..=any_birth(u64::MAX)).next();
+        let Some((identity, id)) = same_inode.map(|(identity, id)| (*identity, *id)) else {
+            return Some(opened);
+        };
+        let Some(file) = self.files.get_mut(&id) else { return Some(opened) };
+        if !open::agrees(&*opened.file, &file.position()) {
+            return Some(opened);
+        }
+        self.identities.remove(&identity);
+        self.identities.insert(opened.identity, id);
+        file.identity = opened.identity;
+        file.dirty = true;
+        file.named(file.path.clone());
+        file.reopened(opened.file);
+        None
+    }
+
+    /// Keeps a file in mind that cannot be read: it may be renamed before it can.
+    fn remember_unread(&mut self, path: &Path, pattern: &str) {
+        let Ok(stat) = self.host.stat(path) else { return };
+        let is_known = self.starts.contains_key(path)
+            || self.is_open(stat.identity)
+            || self.saved.values().any(|saved| saved.position.identity == stat.identity);
+        if is_known {
+            return;
+        }
+        let known = Known { size: stat.size, modified: stat.modified };
+        let position = Position::unread(path.to_owned(), pattern.to_owned(), stat.identity, known);
+        let mut saved = Saved::new(position);
+        saved.dirty = true;
+        self.saved.insert(self.next_id, saved);
+        self.next_id += 1;
+    }
+
+    /// Names a path that is not read. From where it is to be read is kept, however long that takes.
+    fn block(&mut self, path: &Path, blocked: Blocked) {
+        let is_new = !self.blocked.contains_key(path);
+        self.blocked.insert(path.to_owned(), blocked);
+        if let Some(start) = self.starts.get(path).filter(|_| is_new) {
+            self.start_changes.push((Start::key(path), Some(start.encode())));
+        }
+    }
+
+    /// Takes charge of an open file: of a known position, or as a new one. Gives its number.
+    pub(super) fn track(
+        &mut self,
+        known: Option<u64>,
+        path: &Path,
+        pattern: &str,
+        opened: Opened,
+        offset: u64,
+        now: Instant,
+    ) -> Option<u64> {
+        let id = known.unwrap_or(self.next_id);
+        let mut file = match Tracked::new(id, path.to_owned(), pattern.to_owned(), opened.file, offset, now) {
+            Ok(file) => file,
+            Err(error) => {
+                let message = error.to_string();
+                self.block(path, Blocked { state: "unreadable", message, unlisted: false });
+                return None;
+            }
+        };
+        self.next_id = self.next_id.max(id + 1);
+        if offset == 0 {
+            file.origin = Origin::Unchecked;
+            file.found_in = self.scans;
+        }
+        self.identities.insert(file.identity, id);
+        self.files.insert(id, file);
+        if offset > 0 {
+            self.settle(id);
+        }
+        if known.is_none() {
+            self.born.push(id);
+        }
+        self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed: known.is_some() });
+        Some(id)
+    }
+}
+
+/// Where files may have come after one that has lost its name.
+fn gap(file: &Tracked, path: Option<PathBuf>) -> Gap {
+    let is_of_first = siblings::is_rotated_path(&file.path, &file.first_path);
+    let name = if is_of_first { file.first_path.clone() } else { file.path.clone() };
+    // Of now, and not of the last turn: writers that still hold it may have written since.
+    let modified = file.file().stat().map_or(file.modified(), |stat| stat.modified);
+    let elder = Elder { name, path, identity: file.identity, modified, is_live: false, is_new: false };
+    Gap { elder, position: file.position(), id: Some(file.id) }
+}
+
+/// Where copies may have been made of what a file held that has its name still, since it was `modified`.
+fn live_gap(id: u64, position: Position, modified: (i64, i64)) -> Gap {
+    let (name, identity) = (position.path.clone(), position.identity);
+    Gap {
+        elder: Elder { name, path: None, identity, modified, is_live: true, is_new: false },
+        position,
+        id: Some(id),
+    }
+}
+
+/// A time since the epoch, in seconds and nanoseconds.
+fn nanoseconds(time_ns: u64) -> (i64, i64) {
+    const SECOND_NS: u64 = 1_000_000_000;
+    ((time_ns / SECOND_NS).cast_signed(), (time_ns % SECOND_NS).cast_signed())
+}

@@ -1,0 +1,463 @@
+//! Files of known positions that are not where they were: renamed, copied and truncated, compressed, replaced, gone.
+//!
+//! Identity is asked first. Where it leads nowhere, or to a file that was truncated, the bytes decide: the head, and
+//! those before the position. A file is given up only when nothing holds them, nothing is still being written that
+//! may come to hold them, and nothing is out of reach; then it is said what is known to be lost. A search costs a
+//! bounded amount of work, and the reading of other files does not wait for it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::copies::COPY_GRACE;
+use super::files::LogFile;
+use super::gz::{End, GzFile};
+use super::identity::{self, HEAD_BYTES_MAX, Head, Identity, is_prefix};
+use super::open::{self, Opened, Rotated};
+use super::position::{self, Position};
+use super::siblings::{self, Elder, Listings, Sibling};
+use super::tracked::{Origin, Tracked};
+use super::{FILES_MAX, Follower, Notice};
+use crate::record::Loss;
+
+/// Bytes that one scan unpacks at most in search of positions; the next scan goes on.
+const UNPACK_BYTES_MAX: u64 = 128 << 20;
+
+/// Unpacked bytes that one step of a search may cost: those of one call, see [`GzFile::reach`].
+const STEP_BYTES_MAX: u64 = 32 << 20;
+
+/// Unpacked bytes that the first look into a compressed file costs.
+const FIRST_LOOK_BYTES: u64 = 64 << 10;
+
+/// How long the position of a file is kept that no pattern names any more, in the running time of the agent.
+const PARKED_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Between two counts of that time.
+const PARKED_STEP: Duration = Duration::from_secs(3600);
+
+/// Positions kept so at once; the oldest go first.
+const PARKED_FILES_MAX: usize = 1000;
+
+/// A position for which the file is not open.
+pub(super) struct Saved {
+    pub(super) position: Position,
+    /// Not durable yet in this form.
+    pub(super) dirty: bool,
+    /// When the file of this identity was found to hold other bytes: truncated or rewritten.
+    pub(super) rewritten_since: Option<Instant>,
+    /// Hash of its first line, 0 where that is not known.
+    pub(super) first_line: u64,
+    /// Since when something is waited for that is still being written.
+    waiting_since: Option<Instant>,
+    /// A compressed file that is being unpacked up to the position.
+    unpacking: Option<(Identity, Box<GzFile>)>,
+}
+
+impl Saved {
+    /// A position of an earlier run.
+    pub(super) fn new(position: Position) -> Saved {
+        Saved {
+            position,
+            dirty: false,
+            rewritten_since: None,
+            first_line: 0,
+            waiting_since: None,
+            unpacking: None,
+        }
+    }
+}
+
+/// Where a search has come to.
+enum Search {
+    /// The file, and its path if it is not the one that is saved.
+    Found(Option<PathBuf>, Opened),
+    /// It has its identity still, and other bytes; under this path.
+    Rewritten(PathBuf, Opened),
+    /// The file that has its name now went on for it in the last run.
+    Succeeded,
+    Wait,
+    Nowhere,
+}
+
+/// What one file says to a position.
+enum Answer {
+    Holds(Rotated),
+    /// It begins alike and is not long enough yet.
+    Growing,
+    Unfinished,
+    Other,
+}
+
+impl Follower {
+    /// Takes a file that was truncated or rewritten out of the open ones. Its position stays, and a copy is searched
+    /// for it; what the file holds now is another log, which the caller takes up.
+    pub(super) fn part(&mut self, id: u64, now: Instant) -> Option<Opened> {
+        let file = self.let_go(id)?;
+        if let Some(ahead) = file.ahead_position() {
+            self.saved_ahead.insert(id, ahead);
+        }
+        let saved = Saved {
+            dirty: file.dirty,
+            rewritten_since: Some(now),
+            first_line: file.first_line,
+            ..Saved::new(file.position())
+        };
+        self.saved.insert(id, saved);
+        self.notices.push(Notice::Parted { id });
+        let identity = file.identity;
+        Some(Opened { identity, file: file.into_file() })
+    }
+
+    /// Looks for all positions without a file. One that only cannot be looked at yet is waited for.
+    pub(super) fn find_moved(&mut self, listings: &mut Listings, now: Instant) {
+        let mut work = UNPACK_BYTES_MAX;
+        self.saved_identities = self.identities_of_saved();
+        // The later one of two that have lines in common knows more of a file that holds them.
+        for id in self.saved.keys().rev().copied().collect::<Vec<u64>>() {
+            let Some(mut saved) = self.saved.remove(&id) else { continue };
+            match self.search(&mut saved, listings, &mut work, now) {
+                Search::Found(path, opened) => self.go_on(id, saved, path, opened, now),
+                Search::Rewritten(path, opened) => {
+                    saved.rewritten_since = Some(now);
+                    let (name, pattern) = (saved.position.path.clone(), saved.position.pattern.clone());
+                    self.saved.insert(id, saved);
+                    let live = self.track(None, &name, &pattern, opened, 0, now);
+                    if let Some(file) =
+                        live.and_then(|live| self.files.get_mut(&live)).filter(|_| path != name)
+                    {
+                        file.unnamed(true, now);
+                    }
+                }
+                Search::Wait => {
+                    self.saved.insert(id, saved);
+                }
+                Search::Succeeded => self.removed.push(id),
+                Search::Nowhere => self.give_up(id, saved, listings),
+            }
+        }
+    }
+
+    fn search(&self, saved: &mut Saved, listings: &mut Listings, work: &mut u64, now: Instant) -> Search {
+        if saved.rewritten_since.is_none() && self.is_open(saved.position.identity) {
+            // A later position in the same file is known: it was truncated in the last run.
+            saved.rewritten_since = Some(now);
+        }
+        if saved.rewritten_since.is_none()
+            && let Some(search) = self.search_identity(saved, listings, work)
+        {
+            return search;
+        }
+        if saved.rewritten_since.is_none() && open::is_out_of_reach(&*self.host, &saved.position) {
+            return Search::Wait;
+        }
+        if saved.position.head.length == 0 && saved.position.offset == 0 {
+            return Search::Nowhere;
+        }
+        if self.is_succeeded(saved) {
+            return Search::Succeeded;
+        }
+        // A short beginning may be the same in the next log; what rotation left is asked first then.
+        let is_telling = saved.position.offset >= HEAD_BYTES_MAX as u64;
+        if let Some(opened) = self.in_place(saved).filter(|_| is_telling) {
+            return Search::Found(None, opened);
+        }
+        let mut grows = false;
+        let siblings = listings.siblings(&saved.position.path).into_iter();
+        let siblings = siblings.filter(|sibling| self.may_hold(saved, sibling)).collect::<Vec<Sibling>>();
+        let (packed, plain): (Vec<Sibling>, Vec<Sibling>) =
+            siblings.into_iter().partition(|sibling| open::is_gzip_name(&sibling.path));
+        for sibling in &packed {
+            match self.ask(saved, sibling, work) {
+                Answer::Holds(rotated) => {
+                    return Search::Found(Some(sibling.path.clone()), rotated.into_opened());
+                }
+                Answer::Unfinished => return Search::Wait,
+                Answer::Growing => grows = true,
+                Answer::Other => {}
+            }
+        }
+        // A plain file beside one that stands in the place is a copy, kept by whoever replaced it.
+        if let Some(opened) = self.in_place(saved) {
+            return Search::Found(None, opened);
+        }
+        for sibling in plain {
+            match self.ask(saved, &sibling, work) {
+                Answer::Holds(rotated) => return Search::Found(Some(sibling.path), rotated.into_opened()),
+                Answer::Unfinished => return Search::Wait,
+                Answer::Growing => grows = true,
+                Answer::Other => {}
+            }
+        }
+        if let Some((path, opened)) = self.held_copy(saved) {
+            return Search::Found(Some(path), opened);
+        }
+        let waiting_since = *saved.waiting_since.get_or_insert(now);
+        if grows && now.saturating_duration_since(waiting_since) < COPY_GRACE {
+            return Search::Wait;
+        }
+        Search::Nowhere
+    }
+
+    /// Looks beside the name for the file of the saved identity.
+    fn search_identity(&self, saved: &mut Saved, listings: &mut Listings, work: &mut u64) -> Option<Search> {
+        let identity = saved.position.identity;
+        for path in listings.of_identity(&saved.position.path, identity).to_vec() {
+            let stat = match self.host.stat(&path) {
+                Ok(stat) if stat.identity == identity && stat.is_regular => stat,
+                _ => continue,
+            };
+            if open::is_compressed_name(&path) && !open::is_gzip_name(&path) {
+                continue;
+            }
+            match self.ask(saved, &Sibling { path: path.clone(), stat }, work) {
+                Answer::Holds(rotated) => return Some(Search::Found(Some(path), rotated.into_opened())),
+                Answer::Unfinished => return Some(Search::Wait),
+                Answer::Growing | Answer::Other => {}
+            }
+            // Without a birth the inode alone says too little; with one it is the file, truncated or not.
+            if identity.born_ns != 0
+                && let Ok(Some(Rotated::Plain(opened))) = open::open_rotated(&*self.host, &path)
+                && opened.identity == identity
+            {
+                return Some(Search::Rewritten(path, opened));
+            }
+        }
+        None
+    }
+
+    /// Whether the file of the same name holds all that was read, and has been read further.
+    fn is_succeeded(&self, saved: &Saved) -> bool {
+        let id =
+            open::identity_of(&*self.host, &saved.position.path).and_then(|identity| self.open_id(identity));
+        id.and_then(|id| self.files.get(&id)).is_some_and(|file| {
+            saved.rewritten_since.is_none()
+                && saved.position.offset > 0
+                && saved.position.offset == saved.position.known.size
+                && file.offset() >= saved.position.offset
+                && open::agrees(file.file(), &saved.position)
+        })
+    }
+
+    /// Another file under the same name that holds all that was read.
+    fn in_place(&self, saved: &Saved) -> Option<Opened> {
+        let opened = open::open(&*self.host, &saved.position.path).ok()?;
+        let is_free = saved.rewritten_since.is_none()
+            && self.open_id(opened.identity).is_none_or(|id| self.is_untouched(id))
+            && !self.saved_identities.contains(&opened.identity);
+        (is_free && open::agrees(&*opened.file, &saved.position)).then_some(opened)
+    }
+
+    /// A file under any name that is held back as a copy, and is one of this.
+    fn held_copy(&self, saved: &Saved) -> Option<(PathBuf, Opened)> {
+        let held = self.suspicions.keys().filter_map(|id| self.files.get(id));
+        let mut copies = held.filter(|file| open::agrees(file.file(), &saved.position));
+        let copy = copies.next()?;
+        let opened = open::open(&*self.host, &copy.path).ok()?;
+        (opened.identity == copy.identity).then(|| (copy.path.clone(), opened))
+    }
+
+    /// Whether nothing was read of an open file.
+    fn is_untouched(&self, id: u64) -> bool {
+        self.files.get(&id).is_some_and(|file| file.origin != Origin::Settled && file.counted_offset() == 0)
+    }
+
+    /// Whether it is worth looking into.
+    fn may_hold(&self, saved: &Saved, sibling: &Sibling) -> bool {
+        let identity = sibling.stat.identity;
+        let is_taken = match self.open_id(identity) {
+            Some(id) => !self.is_untouched(id),
+            None => self.saved_identities.contains(&identity),
+        };
+        identity != saved.position.identity
+            && !is_taken
+            && sibling.stat.modified >= saved.position.known.modified
+    }
+
+    /// Asks a file whether it holds what was read up to the position.
+    fn ask(&self, saved: &mut Saved, sibling: &Sibling, work: &mut u64) -> Answer {
+        let position = &saved.position;
+        let unpacked = saved.unpacking.take().filter(|(identity, _)| *identity == sibling.stat.identity);
+        let rotated = match unpacked {
+            Some((identity, file)) => Rotated::Gzip(file, identity),
+            None => match open::open_rotated(&*self.host, &sibling.path) {
+                Ok(Some(rotated)) if rotated.identity() == sibling.stat.identity => rotated,
+                Ok(_) => return Answer::Other,
+                // Too many open files, or no permission: it may be the one.
+                Err(_) => return Answer::Unfinished,
+            },
+        };
+        let (file, identity) = match rotated {
+            Rotated::Plain(opened) if open::agrees(&*opened.file, position) => {
+                return Answer::Holds(Rotated::Plain(opened));
+            }
+            Rotated::Plain(opened) => return begins_alike(&opened, position),
+            Rotated::Gzip(file, identity) => (file, identity),
+        };
+        let cost = FIRST_LOOK_BYTES + position.offset.min(STEP_BYTES_MAX);
+        if *work < cost {
+            saved.unpacking = Some((identity, file));
+            return Answer::Unfinished;
+        }
+        *work -= FIRST_LOOK_BYTES;
+        if !position.head.matches(&*file).unwrap_or(false) {
+            let is_begun = file.end() == End::Cut
+                && file.stat().map_or(0, |stat| stat.size) < u64::from(position.head.length);
+            return if is_begun { Answer::Growing } else { Answer::Other };
+        }
+        *work -= cost - FIRST_LOOK_BYTES;
+        match file.reach(position.offset) {
+            Ok(true) if open::agrees(&*file, position) => Answer::Holds(Rotated::Gzip(file, identity)),
+            Ok(true) if file.end() == End::Cut => Answer::Growing,
+            Ok(true) => Answer::Other,
+            Ok(false) | Err(_) => {
+                saved.unpacking = Some((identity, file));
+                Answer::Unfinished
+            }
+        }
+    }
+
+    /// Goes on with a file in the place of the one that is not where it was.
+    fn go_on(&mut self, id: u64, saved: Saved, path: Option<PathBuf>, opened: Opened, now: Instant) {
+        let position = saved.position.clone();
+        if let Some(other) = self.open_id(opened.identity) {
+            // It was held back, and nothing was read of it.
+            self.let_go(other);
+            self.removed.push(other);
+            self.notices.push(Notice::Parted { id: other });
+        }
+        let size = opened.file.stat().map_or(0, |stat| stat.size);
+        let identity = opened.identity;
+        let name = position.path.clone();
+        let pattern = self.pattern_of(&position).unwrap_or_else(|| position.pattern.clone());
+        if self.track(Some(id), &name, &pattern, opened, position.offset, now).is_none() {
+            self.saved.insert(id, saved);
+            return;
+        }
+        let ahead = self.saved_ahead.remove(&id);
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let is_counted = ahead.as_ref().is_none_or(|ahead| file.restore_ahead(ahead));
+        let lines = if is_counted { 0 } else { ahead.map_or(0, |ahead| ahead.lines) };
+        file.origin = Origin::Settled;
+        if let Some(path) = path.as_ref().filter(|path| **path != name) {
+            // It keeps the name it had, so that the successor is seen to have taken it.
+            let is_replaced = open::identity_of(&*self.host, &name).is_some();
+            file.unnamed(is_replaced, now);
+            let (name, path) = (name.clone(), Some(path.clone()));
+            let elder = Elder {
+                name,
+                path,
+                identity: file.identity,
+                modified: file.modified(),
+                is_live: false,
+                is_new: false,
+            };
+            self.gaps.push(Gap { elder, position: file.position(), id: Some(id) });
+        }
+        // The file itself is gone, and what was written to it behind the copying with it.
+        let is_copy =
+            position.identity != identity && path.as_deref().is_some_and(|path| !open::is_gzip_name(path));
+        if saved.rewritten_since.is_some() || is_copy || lines > 0 {
+            let from = position.offset.max(size).min(position.known.size.max(position.offset));
+            let to = position.known.size.max(from);
+            let range = if saved.rewritten_since.is_some() { from..to } else { from..from };
+            let lost = Loss { lines, bytes: range.end - range.start };
+            self.notices.push(Notice::Rewritten { path: name, copy: path, lost, range });
+        }
+    }
+
+    /// Lets go of a position for which there is no file.
+    fn give_up(&mut self, id: u64, saved: Saved, listings: &mut Listings) {
+        let position = saved.position;
+        let lines = self.saved_ahead.remove(&id).map_or(0, |ahead| ahead.lines);
+        // Of which nothing was read it may be read yet under another name; what is lost of it is unknown.
+        let is_unread = position.offset == 0 && position.head.length == 0;
+        let size = if is_unread { 0 } else { position.known.size };
+        let range = position.offset..size.max(position.offset);
+        let lost = Loss { lines, bytes: range.end - range.start };
+        let path = position.path.clone();
+        let is_rewritten = saved.rewritten_since.is_some();
+        if is_rewritten {
+            self.conclude_copies_like(&position);
+            self.notices.push(Notice::Rewritten { path, copy: None, lost, range });
+        } else {
+            let compressed = listings.otherwise_compressed(&path, position.known.modified);
+            self.notices.push(Notice::Vanished { path, lost, range, compressed });
+        }
+        let elder = Elder {
+            name: position.path.clone(),
+            path: None,
+            identity: position.identity,
+            modified: if is_unread { before(position.known.modified) } else { position.known.modified },
+            is_live: is_rewritten,
+            is_new: false,
+        };
+        self.gaps.push(Gap { elder, position, id: None });
+        self.removed.push(id);
+    }
+
+    pub(super) fn identities_of_saved(&self) -> BTreeSet<Identity> {
+        self.saved.values().map(|saved| saved.position.identity).collect()
+    }
+
+    /// The pattern of the settings that stands for a saved file: the one that found it, or another that names it.
+    pub(super) fn pattern_of(&self, position: &Position) -> Option<String> {
+        pattern_of(&self.options.patterns, position)
+    }
+
+    /// Counts the time of positions that no pattern names, and lets go of those that were kept long enough.
+    pub(super) fn age_parked(&mut self, now: Instant) {
+        let since = *self.parked_at.get_or_insert(now);
+        let passed = now.saturating_duration_since(since);
+        if passed < PARKED_STEP || self.parked.is_empty() {
+            return;
+        }
+        self.parked_at = Some(now);
+        for saved in self.parked.values_mut() {
+            saved.position.parked_s = saved.position.parked_s.saturating_add(passed.as_secs());
+            saved.dirty = true;
+        }
+        self.drop_parked();
+    }
+
+    /// Lets go of the positions that were kept long enough, and of the oldest where there are too many.
+    pub(super) fn drop_parked(&mut self) {
+        let surplus = self.parked.len().saturating_sub(PARKED_FILES_MAX);
+        let oldest: Vec<u64> = self.parked.keys().copied().take(surplus).collect();
+        let is_over = |saved: &Saved| Duration::from_secs(saved.position.parked_s) >= PARKED_MAX;
+        let over = self.parked.iter().filter(|(id, saved)| oldest.contains(id) || is_over(saved));
+        for id in over.map(|(id, _)| *id).collect::<Vec<u64>>() {
+            let Some(saved) = self.parked.remove(&id) else { continue };
+            self.removed.push(id);
+            if let Some(ahead) = self.saved_ahead.remove(&id) {
+                let range = saved.position.offset..ahead.offset;
+                let lost = Loss { lines: ahead.lines, bytes: range.end.saturating_sub(range.start) };
+                let path = saved.position.path;
+                self.notices.push(Notice::Vanished { path, lost, range, compressed: None });
+            }
+        }
+    }
+}
+
+/// The pattern of a list that stands for a saved file.
+pub(super) fn pattern_of(patterns: &[String], position: &Position) -> Option<String> {
+    let names = |pattern: &&String| {
+        Path::new(pattern.as_str()) == position.path
+            || glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_path(&position.path))
+    };
+    let same = patterns.iter().find(|pattern| **pattern == position.pattern);
+    same.or_else(|| patterns.iter().find(names)).cloned()
+}
+
+/// The last instant before a time: what was written at that time itself is younger.
+fn before((seconds, nanoseconds): (i64, i64)) -> (i64, i64) {
+    if nanoseconds > 0 { (seconds, nanoseconds - 1) } else { (seconds.saturating_sub(1), 999_999_999) }
+}
+
+/// A file that does not hold what was read, but may come to hold it: a copy that is still being written.
+fn begins_alike(opened: &Opened, position: &Position) -> Answer {
+    let size = opened.file.stat().map_or(0, |stat| stat.size);
+    let is_short = size < position.offset;
+    let is_alike =
+        size < u64::from(position.head.length) || position.head.matches(&*opened.file).unwrap_or(false);
+    if is_short && is_alike { Answer::Growing } else { Answer::Other }
+}
