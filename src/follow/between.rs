@@ -67,6 +67,10 @@ impl Follower {
         let (name, pattern) = (&gap.elder.name, &gap.position.pattern);
         let Some(id) = self.track(None, name, pattern, opened, offset, now) else { return };
         self.settle(id);
+        if offset > 0 {
+            // This place is durable no sooner than what was read elsewhere.
+            self.born.retain(|born| *born != id);
+        }
         let is_replaced = open::identity_of(&*self.host, name).is_some();
         if let Some(file) = self.files.get_mut(&id) {
             file.unnamed(is_replaced, now);

@@ -110,8 +110,8 @@ impl Follower {
                 Some(found) => found.stat.filter(|stat| stat.identity == file.identity),
                 None => file.file().stat().ok(),
             };
-            let is_touched = stat
-                .is_some_and(|stat| stat.size < file.counted_offset() || stat.modified != file.modified());
+            let is_touched =
+                stat.is_some_and(|stat| stat.size < file.size() || stat.modified != file.modified());
             if is_touched && file.counted_offset() == 0 && file.is_named() {
                 // Nothing was read of it that a truncation could change.
                 self.gaps.push(live_gap(file.id, file.position(), file.modified()));

@@ -9,15 +9,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::between::Gap;
 use super::copies::COPY_GRACE;
 use super::files::LogFile;
 use super::gz::{End, GzFile};
-use super::identity::{self, HEAD_BYTES_MAX, Head, Identity, is_prefix};
+use super::identity::{HEAD_BYTES_MAX, Identity};
 use super::open::{self, Opened, Rotated};
-use super::position::{self, Position};
-use super::siblings::{self, Elder, Listings, Sibling};
-use super::tracked::{Origin, Tracked};
-use super::{FILES_MAX, Follower, Notice};
+use super::position::Position;
+use super::siblings::{Elder, Listings, Sibling};
+use super::tracked::Origin;
+use super::{Follower, Notice};
 use crate::record::Loss;
 
 /// Bytes that one scan unpacks at most in search of positions; the next scan goes on.

@@ -474,7 +474,9 @@ impl Tracked {
         let Stat { size, modified, .. } = self.file.stat()?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
-        if size < self.counted_offset() || (touched && !self.tails_agree()?) {
+        // Of which nothing was read, only its known size can tell that it was cut.
+        let is_cut = size < self.counted_offset() || (self.counted_offset() == 0 && size < self.size);
+        if is_cut || (touched && !self.tails_agree()?) {
             // Everything known of it is left as it was: it tells what was lost, and where a copy goes on.
             turn.rewritten = true;
             return Ok(());

@@ -160,6 +160,22 @@ fn a_copy_that_ends_early_costs_the_bytes_that_it_lacks() {
 }
 
 #[test]
+fn a_log_that_is_cut_before_anything_of_it_was_read_is_told() {
+    for copies in [false, true] {
+        let mut bench = Bench::new(&["a.log"]);
+        bench.append("a.log", "1\n2\n");
+        bench.follower.scan(bench.now);
+        if copies {
+            bench.copy("a.log", "a.log.1");
+        }
+        bench.truncate("a.log");
+        bench.append("a.log", "3\n");
+        assert_eq!(bench.taken(), if copies { vec!["1", "2", "3"] } else { vec!["3"] });
+        assert_eq!(bench.losses(), if copies { vec![] } else { vec![(0, 4)] });
+    }
+}
+
+#[test]
 fn a_copy_that_is_still_written_is_waited_for_and_the_log_is_read_meanwhile() {
     let mut bench = Bench::new(&["a.log"]);
     bench.append("a.log", many(0, 30));
