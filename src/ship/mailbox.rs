@@ -158,7 +158,8 @@ impl Mailbox {
         }
     }
 
-    fn begin(&self) -> Option<Outgoing> {
+    /// Takes the batch that was offered, if there is one.
+    pub(crate) fn begin(&self) -> Option<Outgoing> {
         let mut slot = self.slot();
         match std::mem::replace(&mut *slot, Slot::InFlight) {
             Slot::Offered(outgoing) => Some(outgoing),
@@ -170,7 +171,7 @@ impl Mailbox {
     }
 
     /// Leaves the verdict on the batch under way.
-    pub(super) fn judge(&self, seq: u64, verdict: Verdict) {
+    pub(crate) fn judge(&self, seq: u64, verdict: Verdict) {
         *self.slot() = Slot::Judged(seq, verdict);
         (self.on_verdict)();
     }
