@@ -207,6 +207,7 @@ impl Run {
         let now = self.setup.files.world().clock.now();
         self.trace.note("start", &[self.lives]);
         let nonce = self.random.u64(..);
+        self.setup.files.world().reads_spared = true;
         let started = Life::start(&self.setup, now, nonce);
         self.lives += 1;
         match started {
@@ -266,6 +267,7 @@ impl Run {
         }
         self.degraded = snapshot.spool.state == "degraded";
         oracle::check_tick(&snapshot, &world.server, self.destination.lines_taken)?;
+        world.reads_spared = false;
         if std::mem::take(&mut self.first_tick) && !self.excuses.disk_was_full {
             oracle::check_start(&snapshot, self.shipped_before)?;
         }

@@ -63,6 +63,7 @@ struct Log {
     rest: Option<Rest>,
     /// The name moved away; the writers open the new file then.
     reopen_at: Option<Duration>,
+    rotated_at: Duration,
     /// Made by the rotation, for the writers to find.
     created: Option<u32>,
     late: Vec<Late>,
@@ -149,7 +150,7 @@ impl Server {
     fn open_log(&mut self, context: &mut Context<'_>) {
         let name = format!("{}.log", char::from(b'a' + self.logs.len() as u8));
         let writer = self.create(&name, None, context);
-        let log = Log { name, writer, rest: None, reopen_at: None, created: None, late: Vec::new(), rotations: 0 };
+        let log = Log { name, writer, rest: None, reopen_at: None, rotated_at: Duration::ZERO, created: None, late: Vec::new(), rotations: 0 };
         self.logs.push(log);
     }
 
@@ -295,6 +296,7 @@ impl Server {
         let now = context.clock.passed();
         let log = &mut self.logs[at];
         log.rotations += 1;
+        log.rotated_at = now;
         log.reopen_at = Some(now + Duration::from_millis(context.random.u64(0..REOPEN_MAX_MS)));
         if kind == Rotation::RenameAndCreate {
             let created = self.create(&name, Some(serial), context);
@@ -355,8 +357,9 @@ impl Server {
             None => self.create(&name, Some(old), context),
         };
         context.trace.note("reopen", &[u64::from(old), u64::from(new)]);
-        let until = context.clock.passed() + Duration::from_millis(context.random.u64(0..LATE_MAX_MS));
+        let late_ms = context.random.u64(0..LATE_MAX_MS);
         let log = &mut self.logs[at];
+        let until = log.rotated_at + Duration::from_millis(late_ms);
         log.writer = new;
         log.reopen_at = None;
         let late = Late { serial: old, until, rest: log.rest.take() };
@@ -365,7 +368,8 @@ impl Server {
 
     fn let_go(&mut self, late: Late, context: &mut Context<'_>) {
         if let Some(rest) = &late.rest {
-            if context.random.bool() {
+            let in_time = context.clock.passed() < late.until + Duration::from_millis(REOPEN_MAX_MS);
+            if in_time && context.random.bool() {
                 self.write_rest(late.serial, rest, context);
             } else {
                 self.abandon(rest, context);

@@ -23,6 +23,8 @@ pub(super) struct World {
     pub(super) act_in: Option<u32>,
     pub(super) short_reads: bool,
     pub(super) read_errors: bool,
+    /// No read fails now, whatever else does.
+    pub(super) reads_spared: bool,
 }
 
 impl World {
@@ -37,6 +39,7 @@ impl World {
             act_in: None,
             short_reads: swarm.short_reads,
             read_errors: swarm.read_errors,
+            reads_spared: false,
         }
     }
 
@@ -51,7 +54,7 @@ impl World {
             Some(left) => self.act_in = Some(left - 1),
             None => {}
         }
-        if self.read_errors && self.random.u8(..) < READ_ERROR_SHARE {
+        if self.read_errors && !self.reads_spared && self.random.u8(..) < READ_ERROR_SHARE {
             let errors = [rustix::io::Errno::IO, rustix::io::Errno::STALE, rustix::io::Errno::ACCESS];
             let error = errors[self.random.usize(0..errors.len())];
             self.trace.note("read error", &[u64::from(error.raw_os_error().unsigned_abs())]);
