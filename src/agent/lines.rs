@@ -12,6 +12,7 @@ use crate::batch::redact::Redactor;
 use crate::batch::{Added, Builder, line};
 use crate::config::{Redact, ShipLines};
 use crate::follow::{Flow, Line, identity};
+use crate::mutant::{Mutant, is_on};
 use crate::record::EpochMs;
 use crate::window::{Request, Windows};
 
@@ -114,6 +115,9 @@ impl Sink<'_> {
         let wanted = self.shipping.wants(parsed, line);
         let timestamp = time_ms.filter(|time| TIMESTAMPS_MS.contains(time)).unwrap_or(self.read_at);
         if wanted && self.add(line, timestamp) != Added::Yes {
+            if is_on(Mutant::CountsRefusedLine) {
+                self.account.read_line();
+            }
             return Flow::Refuse;
         }
         self.account.read_line();

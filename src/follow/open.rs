@@ -14,6 +14,7 @@ use super::files::{Files, LogFile};
 use super::identity::{Identity, Tail, read_full_at};
 use super::position::Position;
 use super::watch::directory_of;
+use crate::mutant::{Mutant, is_on};
 use super::{Blocked, FILES_MAX};
 
 /// How far back a line start is looked for when a file is taken up at its end.
@@ -103,6 +104,9 @@ fn refusal(error: &io::Error) -> Refusal {
 /// Whether the file still holds the bytes that were read up to a saved position.
 pub(super) fn agrees(file: &dyn LogFile, saved: &Position) -> bool {
     let size = file.stat().map_or(0, |stat| stat.size);
+    if is_on(Mutant::TrustsInode) || is_on(Mutant::TrustsOffset) {
+        return size >= saved.offset;
+    }
     size >= saved.offset
         && saved.head.matches(file).unwrap_or(false)
         && Tail::read(file, saved.offset).is_ok_and(|tail| tail.hash() == saved.tail_hash)

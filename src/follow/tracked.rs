@@ -12,6 +12,7 @@ use memchr::{memchr, memchr_iter, memrchr};
 use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
 use super::position::Position;
+use crate::mutant::{Mutant, is_on};
 
 /// Bytes of a line that are kept; the rest of a longer one is counted and left out. Sumo cuts field
 /// extraction at the same length.
@@ -146,7 +147,7 @@ impl Tracked {
         Position {
             identity: self.identity,
             head: self.head,
-            offset: self.offset,
+            offset: if is_on(Mutant::PositionInsideLine) { self.size } else { self.offset },
             tail_hash: self.tail.hash(),
             path: self.path.clone(),
             pattern: self.pattern.clone(),
@@ -269,7 +270,10 @@ impl Tracked {
         let Stat { size, modified, .. } = self.file.stat()?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
-        let rewritten = size < self.offset || (touched && Tail::read(&*self.file, self.offset)? != self.tail);
+        let rewritten = size < self.offset
+            || (touched
+                && !is_on(Mutant::TrustsOffset)
+                && Tail::read(&*self.file, self.offset)? != self.tail);
         self.modified = modified;
         if rewritten {
             turn.lost_bytes = Some(self.size.saturating_sub(self.offset));
@@ -362,7 +366,9 @@ impl Tracked {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
         turn: &mut Turn,
     ) -> io::Result<()> {
-        if self.name == Name::Present || now.saturating_duration_since(self.still_since) < ROTATE_GRACE {
+        let grace = if is_on(Mutant::ClosesAtFirstEnd) { Duration::ZERO } else { ROTATE_GRACE };
+        let is_named = self.name == Name::Present && !is_on(Mutant::EmitsPausedLine);
+        if is_named || now.saturating_duration_since(self.still_since) < grace {
             return Ok(());
         }
         let unlinked = self.file.stat()?.links == 0;
@@ -370,7 +376,7 @@ impl Tracked {
             return Ok(());
         }
         let length = self.size.saturating_sub(self.offset);
-        if length > 0 {
+        if length > 0 && !is_on(Mutant::DropsPartialLine) {
             let kept = length.min(LINE_BYTES_MAX as u64) as usize;
             let read = read_full_at(&*self.file, &mut buffer[..kept], self.offset)?;
             let cut = length > LINE_BYTES_MAX as u64;

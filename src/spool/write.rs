@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::clock::Now;
+use crate::mutant::{Mutant, is_on};
 
 use super::disk::Disk;
 use super::format::{Kind, Prelude, SegmentHead, Stamp, encode_checkpoint, encode_record};
@@ -91,8 +92,9 @@ impl<D: Disk> Spool<D> {
             self.disk.append(&name, &record)?;
             len += record.len() as u64;
         }
-        if !self.queue.is_empty() {
-            self.disk.sync(&name)?;
+        if !self.queue.is_empty() && !is_on(Mutant::UnsyncedBatch) {
+            let synced = self.disk.sync(&name);
+            if is_on(Mutant::RetriesFailedSync) { synced.or_else(|_| self.disk.sync(&name))? } else { synced? }
         }
         current.segment.valid_len = len;
         current.segment.allocated = current.segment.allocated.max(blocks(len));
@@ -138,7 +140,7 @@ impl<D: Disk> Spool<D> {
             .disk
             .append(&name, &head)
             .and_then(|()| self.disk.sync(&name))
-            .and_then(|()| self.disk.sync_dir());
+            .and_then(|()| if is_on(Mutant::ForgetsDirectorySync) { Ok(()) } else { self.disk.sync_dir() });
         if let Err(error) = written {
             // One that stays is in no later segment's list, and so counts for nothing.
             let _ = self.disk.unlink(&name);
@@ -233,7 +235,8 @@ impl<D: Disk> Spool<D> {
     /// Removes what is wholly settled, and durably so. A crash may bring such a file back; its
     /// batches stay settled, and it is removed again.
     fn remove_settled(&mut self) {
-        let settled = self.durable.tally.settled;
+        let Tally { settled, seq, .. } = self.durable.tally;
+        let settled = if is_on(Mutant::UnlinksBeforeAnswer) { seq } else { settled };
         if self.remove_segments(|segment| segment.seq_last <= settled) {
             self.full = false;
         }
