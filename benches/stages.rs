@@ -6,13 +6,14 @@
 mod corpus;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 use watchpost::batch::redact::Redactor;
 use watchpost::batch::{Added, Batch, Builder, line};
 use watchpost::clock::Now;
-use watchpost::follow::{Flow, Follower, Options as FollowOptions};
+use watchpost::follow::{Flow, Follower, HostFiles, Options as FollowOptions};
 use watchpost::record::Stream;
 use watchpost::spool::{AgentId, DirDisk, Fresh, Labels, NewBatch, Options as SpoolOptions, Spool};
 use watchpost::window::{Options as WindowOptions, Request, Windows};
@@ -124,7 +125,7 @@ fn follow(corpus: &Corpus) -> Run {
     passes(corpus.recommended.len(), move || {
         let _keep = &folder;
         let options = FollowOptions { patterns: patterns.clone(), first_start_at_end: false };
-        let mut follower = Follower::new(options, std::iter::empty(), true);
+        let mut follower = Follower::new(Arc::new(HostFiles), options, std::iter::empty(), true);
         let now = Instant::now();
         follower.scan(now);
         for id in follower.ids() {

@@ -41,6 +41,10 @@ pub(crate) enum Mutant {
     TrustsOffset,
     /// A line is counted though the batch refused it.
     CountsRefusedLine,
+    /// A line that was counted while it waited is counted again when it is shipped.
+    CountsTwice,
+    /// How far counting is ahead of shipping is not durable.
+    ForgetsPlaceOfCounting,
     /// Summaries are closed by the record of the lines, and written by the next one.
     ClosesSummariesEarly,
     /// Counts begin at zero with each start.
@@ -93,7 +97,7 @@ mod switch {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Mutant; 24] = [
+    pub(crate) const ALL: [Mutant; 26] = [
         Mutant::UnsyncedBatch,
         Mutant::UnsyncedAnswer,
         Mutant::UnlinksBeforeAnswer,
@@ -111,6 +115,8 @@ impl Mutant {
         Mutant::TrustsInode,
         Mutant::TrustsOffset,
         Mutant::CountsRefusedLine,
+        Mutant::CountsTwice,
+        Mutant::ForgetsPlaceOfCounting,
         Mutant::ClosesSummariesEarly,
         Mutant::ForgetsWindows,
         Mutant::ChangesKey,

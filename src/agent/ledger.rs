@@ -47,9 +47,15 @@ impl Account {
         KEY
     }
 
-    /// A complete line was read.
+    /// A complete line was read and counted.
     pub fn read_line(&mut self) {
         self.read += 1;
+        self.dirty = true;
+    }
+
+    /// A line was taken for shipping, or a setting keeps it back.
+    pub fn taken_line(&mut self, filtered: bool) {
+        self.filtered += u64::from(filtered);
         self.dirty = true;
     }
 

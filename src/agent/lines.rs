@@ -96,38 +96,47 @@ pub(super) struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Takes one line, or refuses it because the batch is full; a refused line was not counted.
+    /// Takes one line, or refuses it because the batch is full; a refused line was not counted. One that was counted
+    /// before is not counted again.
     pub(super) fn take(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
         let result = reader.lines.parse(line.bytes);
-        let flow = self.take_parsed(&result, &mut reader.route, &line);
-        reader.unparsed += u64::from(result.is_err() && flow != Flow::Refuse);
-        flow
-    }
-
-    fn take_parsed(
-        &mut self,
-        result: &Result<AccessLine<'_>, Unparsed>,
-        route_text: &mut String,
-        line: &Line<'_>,
-    ) -> Flow {
         let parsed = result.as_ref().ok();
+        let wanted = self.shipping.wants(parsed, &line);
         let time_ms = parsed.and_then(|parsed| parsed.time_ms);
-        let wanted = self.shipping.wants(parsed, line);
         let timestamp = time_ms.filter(|time| TIMESTAMPS_MS.contains(time)).unwrap_or(self.read_at);
-        if wanted && self.add(line, timestamp) != Added::Yes {
+        if wanted && self.add(&line, timestamp) != Added::Yes {
             if is_on(Mutant::CountsRefusedLine) {
                 self.account.read_line();
             }
             return Flow::Refuse;
         }
+        self.account.taken_line(!wanted);
+        if !line.counted || is_on(Mutant::CountsTwice) {
+            self.observe(&result, &mut reader.route, &mut reader.unparsed);
+        }
+        Flow::Continue
+    }
+
+    /// Counts a line that waits in its file to be taken.
+    pub(super) fn count(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
+        let result = reader.lines.parse(line.bytes);
+        self.observe(&result, &mut reader.route, &mut reader.unparsed);
+        Flow::Continue
+    }
+
+    fn observe(
+        &mut self,
+        result: &Result<AccessLine<'_>, Unparsed>,
+        route_text: &mut String,
+        unparsed: &mut u64,
+    ) {
         self.account.read_line();
-        self.account.filtered += u64::from(!wanted);
         match result {
             Ok(parsed) => {
                 route_text.clear();
                 route::route(parsed.method, parsed.target, route_text);
                 let request = Request {
-                    time_ms,
+                    time_ms: parsed.time_ms,
                     status: parsed.status.unwrap_or(0),
                     bytes_sent: parsed.bytes_sent.unwrap_or(0),
                     request_time_ms: parsed.request_time_ms,
@@ -137,11 +146,11 @@ impl Sink<'_> {
                 self.windows.observe(self.file, self.read_at, &request);
             }
             Err(reason) => {
+                *unparsed += 1;
                 self.account.unparsed_line(reason.name());
                 self.windows.observe_unparsed(self.read_at);
             }
         }
-        Flow::Continue
     }
 
     /// Puts the line into the batch, masked where it must be.

@@ -14,6 +14,9 @@ use crate::record::{Loss, LossReason, Stream};
 use crate::sources::to_json;
 use crate::spool::{NewBatch, Refused, Returned, StateChange};
 
+/// Compressed bytes of host samples and events that wait in memory for a spool that takes nothing: hours of them.
+pub(super) const SAMPLES_BYTES_MAX: usize = 2 << 20;
+
 /// Keys in the durable state of summaries that are closed but not yet in a batch.
 pub(super) const WAITING_PREFIX: &[u8] = b"a/summaries/";
 
@@ -227,24 +230,44 @@ impl Pipeline {
         })
     }
 
-    /// Gives a record to the spool. What carries lines, summaries or state waits when it is refused; samples
-    /// and events are counted and let go, since the newest of them matter and none can be read again.
+    /// Gives a record to the spool. What carries lines, summaries or state waits when it is refused, and with it the
+    /// lines behind it; samples and events wait too, up to [`SAMPLES_BYTES_MAX`].
     pub(super) fn hand_over(&mut self, record: Returned) {
-        if !self.refused.is_empty() && is_essential(&record) {
+        if !is_essential(&record) {
+            self.samples.extend(record.batch);
+            self.append_samples();
+        } else if !self.refused.is_empty() {
             self.refused.push_back(record);
-            return;
+        } else if let Err(refused) = self.spool.append(record.batch, record.changes) {
+            match refused {
+                Refused::Full(_) | Refused::Degraded(_) if is_on(Mutant::DropsWhenFull) => {}
+                Refused::Full(record) | Refused::Degraded(record) => self.refused.push_back(*record),
+                Refused::TooLarge(record) => self.give_up_record(*record, LossReason::TooLarge),
+            }
         }
-        let Err(refused) = self.spool.append(record.batch, record.changes) else { return };
-        match refused {
-            Refused::Full(record) | Refused::Degraded(record)
-                if is_essential(&record) && !is_on(Mutant::DropsWhenFull) =>
-            {
-                self.refused.push_back(*record);
+    }
+
+    /// Gives the spool the samples and events that wait, oldest first; those it refuses wait on. The newest matter
+    /// most, and none can be read again: when too many wait, the oldest are counted as lost.
+    pub(super) fn append_samples(&mut self) {
+        while let Some(batch) = self.samples.pop_front() {
+            match self.spool.append(Some(batch), Vec::new()) {
+                Ok(_) => {}
+                Err(Refused::Full(record) | Refused::Degraded(record)) => {
+                    self.samples.extend(record.batch);
+                    self.samples.rotate_right(1);
+                    break;
+                }
+                Err(Refused::TooLarge(record)) => self.give_up_record(*record, LossReason::TooLarge),
             }
-            Refused::Full(record) | Refused::Degraded(record) => {
-                self.give_up_record(*record, LossReason::SpoolFull);
-            }
-            Refused::TooLarge(record) => self.give_up_record(*record, LossReason::TooLarge),
+        }
+        let mut bytes: usize = self.samples.iter().map(|batch| batch.body.len()).sum();
+        while bytes > SAMPLES_BYTES_MAX
+            && let Some(oldest) = self.samples.pop_front()
+        {
+            bytes -= oldest.body.len();
+            let record = Returned { batch: Some(oldest), changes: Vec::new() };
+            self.give_up_record(record, LossReason::SpoolFull);
         }
     }
 
@@ -290,13 +313,14 @@ impl Pipeline {
         }
     }
 
-    /// Log lines that were read and are in no record of the spool yet.
-    pub(super) fn lines_in_memory(&self) -> u64 {
+    /// Log lines that were counted and are in no record of the spool yet: in memory, or waiting in their files.
+    pub(super) fn lines_before_spool(&self) -> u64 {
         let refused = self.refused.iter().filter_map(|record| record.batch.as_ref());
-        self.lines.builder.lines() + refused.map(|batch| batch.lines).sum::<u64>()
+        let in_memory = self.lines.builder.lines() + refused.map(|batch| batch.lines).sum::<u64>();
+        in_memory + self.follower.lines_ahead()
     }
 
-    /// Whether reading has stopped because the spool takes no more.
+    /// Whether lines have to wait in their files because the spool takes no more.
     pub(super) fn is_blocked(&self) -> bool {
         !self.refused.is_empty()
     }

@@ -19,7 +19,7 @@ use crate::follow::{Files, Follower, Options as FollowOptions};
 use crate::mutant::{Mutant, is_on};
 use crate::ship::{DeliveryState, Mailbox};
 use crate::sources::{Host, Sample};
-use crate::spool::{Disk, Returned, Spool};
+use crate::spool::{Disk, NewBatch, Returned, Spool};
 use crate::status::Board;
 use crate::window::{Options as WindowOptions, Windows};
 
@@ -30,14 +30,14 @@ const COMPRESSION_MARGIN_BYTES: u64 = 4 << 10;
 const LAST_READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the next wait should be like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Activity {
-    /// There is more to do at once.
-    Busy,
-    /// Lines came in; more will.
-    Active,
     /// Nothing happened.
     Idle,
+    /// Lines came in; more will.
+    Active,
+    /// There is more to do at once.
+    Busy,
 }
 
 /// The one log, on whatever disk.
@@ -81,6 +81,8 @@ pub(super) struct Pipeline {
     pub(super) changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     /// Records that the spool refused and that must not be lost, oldest first.
     pub(super) refused: VecDeque<Returned>,
+    /// Batches of samples and events that the spool refused, oldest first.
+    pub(super) samples: VecDeque<NewBatch>,
     /// Closed summaries that wait in the durable state for a batch of their own: key and NDJSON.
     pub(super) waiting: VecDeque<(Vec<u8>, Vec<u8>)>,
     pub(super) waiting_number: u64,
@@ -132,6 +134,7 @@ impl Pipeline {
             batch_max_bytes: batch_max,
             changes: BTreeMap::new(),
             refused: VecDeque::new(),
+            samples: VecDeque::new(),
             waiting_number: waiting.len() as u64,
             waiting,
             watch,
@@ -167,10 +170,11 @@ impl Pipeline {
         // Where the disk still refuses, the status says so; there is nothing else to do about it here.
         let _ = self.spool.retry(now);
         self.append_refused();
+        self.append_samples();
         if scan || now.monotonic >= self.scan_due {
             self.scan(now);
         }
-        let activity = if self.refused.is_empty() { self.read(now) } else { Activity::Idle };
+        let activity = self.take_lines(now);
         self.progress(now);
         self.sample_host(now);
         self.close_summaries(false);
@@ -181,13 +185,23 @@ impl Pipeline {
         activity
     }
 
+    /// Takes lines for shipping as long as the spool takes them, and counts those that have to wait in their files.
+    fn take_lines(&mut self, now: Now) -> Activity {
+        let taken = if self.is_blocked() { Activity::Idle } else { self.read(now) };
+        if self.is_blocked() || self.follower.lines_ahead() > 0 {
+            taken.max(self.count_ahead(now))
+        } else {
+            taken
+        }
+    }
+
     /// The last tick: reads what there is, closes what is open, makes it durable. `clock` tells the time.
     pub(super) fn finish_reading(&mut self, clock: impl Fn() -> Now, stopping: bool) {
         let mut now = clock();
         let deadline = now.monotonic + LAST_READ_TIMEOUT;
         self.now = now;
         self.scan(now);
-        while self.refused.is_empty() && self.read(now) == Activity::Busy && now.monotonic < deadline {
+        while self.take_lines(now) == Activity::Busy && now.monotonic < deadline {
             now = clock();
             self.now = now;
             self.make_durable(now);
@@ -208,6 +222,7 @@ impl Pipeline {
         self.now = now;
         self.settle(now);
         self.append_refused();
+        self.append_samples();
         self.make_durable(now);
         self.offer();
         self.publish(now);

@@ -1,6 +1,6 @@
 //! From files to counts: which files there are, their lines in fair turns, what happened to them.
 //!
-//! Reading stops while the spool refuses lines; nothing here decides what a line means.
+//! While the spool refuses lines they are counted and wait in their files; nothing here decides what a line means.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Pipeline {
                 activity = Activity::Active;
             }
             if self.is_blocked() {
-                return Activity::Idle;
+                return activity;
             }
             if turn.more {
                 waiting.push_back(id);
@@ -71,6 +71,52 @@ impl Pipeline {
             }
         }
         if waiting.is_empty() { activity } else { Activity::Busy }
+    }
+
+    /// Counts what shipping has not come to: all files while the spool takes nothing, and later those in which the
+    /// lines still wait. Rates stay live while the log files are the buffer.
+    pub(super) fn count_ahead(&mut self, now: Now) -> Activity {
+        let blocked = self.is_blocked();
+        let mut waiting: VecDeque<u64> = self
+            .follower
+            .files()
+            .filter(|file| blocked || file.lines_ahead() > 0)
+            .map(|file| file.id)
+            .collect();
+        let mut activity = Activity::Idle;
+        let mut budget = TICK_BYTES;
+        while let Some(id) = waiting.pop_front() {
+            if budget == 0 {
+                return Activity::Busy;
+            }
+            let turn = self.count_file(id, now);
+            budget = budget.saturating_sub(turn.bytes);
+            if turn.lines > 0 {
+                activity = Activity::Active;
+            }
+            if turn.more {
+                waiting.push_back(id);
+            }
+        }
+        activity
+    }
+
+    /// One turn of counting in one file.
+    fn count_file(&mut self, id: u64, now: Now) -> Turn {
+        let Some(file) = self.follower.file(id) else { return Turn::default() };
+        let reader = self.readers.entry(id).or_insert_with(|| Reader::new(self.plan.of(&file.pattern)));
+        let mut sink = Sink {
+            account: &mut self.account,
+            windows: &mut self.windows,
+            builder: &mut self.lines.builder,
+            shipping: &mut self.shipping,
+            file: window_file(id),
+            read_at: now.wall,
+        };
+        let turn = self.follower.count(id, TURN_BYTES, now.monotonic, &mut |line| sink.count(reader, line));
+        reader.caught_up = !turn.more;
+        self.take_notices(now);
+        turn
     }
 
     /// One turn of one file; closes the batch when it is full.
@@ -114,22 +160,22 @@ impl Pipeline {
                     }
                     opened = true;
                 }
-                Notice::Rewritten { path, lost_bytes } => {
-                    self.lose(LossReason::Truncated, Loss { lines: 0, bytes: lost_bytes });
+                Notice::Rewritten { path, lost } => {
+                    self.lose(LossReason::Truncated, lost);
                     let path = path.display().to_string();
-                    let severity = if lost_bytes > 0 { Severity::Error } else { Severity::Warn };
+                    let severity = if lost != Loss::default() { Severity::Error } else { Severity::Warn };
                     let message = format!("{path} was truncated or rewritten; it is read from its start");
                     let event = Event::new("watchpost.file.rewritten", severity, message);
-                    self.event(now, event.with("path", path).with("lost_bytes", lost_bytes));
-                    if lost_bytes > 0 {
+                    self.event(now, event.with("path", path).with("lost_bytes", lost.bytes));
+                    if lost.bytes > 0 {
                         self.windows.gap(now.wall);
                     }
                 }
                 Notice::Closed { path, offset } => {
                     tracing::info!(path = %path.display(), offset, "a rotated file was read to its end");
                 }
-                Notice::Vanished { path, offset } => {
-                    self.lose(LossReason::Removed, Loss::default());
+                Notice::Vanished { path, offset, lines } => {
+                    self.lose(LossReason::Removed, Loss { lines, bytes: 0 });
                     let path = path.display().to_string();
                     let message = format!(
                         "{path} is gone since the last run; what was written behind byte {offset} is unknown"
@@ -158,23 +204,19 @@ impl Pipeline {
         }
     }
 
-    /// Moves the windows on to now, as far as the files have been read. While the spool refuses lines nobody knows
-    /// what the files hold.
+    /// Moves the windows on to now, as far as the files have been counted.
     pub(super) fn progress(&mut self, now: Now) {
-        let reading = !self.is_blocked();
         let progress: Vec<FileProgress> = self
             .follower
             .files()
             .filter(|file| file.error().is_none())
             .map(|file| FileProgress {
                 file: window_file(file.id),
-                caught_up: reading && self.readers.get(&file.id).is_some_and(|reader| reader.caught_up),
+                caught_up: self.readers.get(&file.id).is_some_and(|reader| reader.caught_up),
             })
             .collect();
         let unknown = if self.plan.logs.is_empty() {
             Some("no access log is followed".to_owned())
-        } else if !reading {
-            Some("the spool takes no more, so reading has stopped".to_owned())
         } else if progress.is_empty() {
             let named = self.follower.blocked().iter().next();
             Some(match named {

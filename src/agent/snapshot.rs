@@ -19,7 +19,7 @@ impl Pipeline {
     /// Shows the state of this moment.
     pub(super) fn publish(&mut self, now: Now) {
         let spool = self.spool.status();
-        let held = spool.lines + self.lines_in_memory();
+        let held = spool.lines + self.lines_before_spool();
         let mut losses: BTreeMap<LossReason, Loss> = spool.lost.clone();
         for (reason, loss) in self.account.lost() {
             let total = losses.entry(reason).or_default();
@@ -111,6 +111,7 @@ impl Pipeline {
             kind: ACCESS_LOG.to_owned(),
             state: file.state().to_owned(),
             position: file.offset(),
+            counted: file.counted_offset(),
             size: file.size(),
             lag_bytes: file.size().saturating_sub(file.offset()),
             unparsed: self.readers.get(&file.id).map_or(0, |reader| reader.unparsed),
@@ -122,7 +123,7 @@ impl Pipeline {
     fn problems(&self, state: &SpoolState) -> Vec<String> {
         let mut problems = Vec::new();
         if let SpoolState::Degraded(reason) = state {
-            problems.push(format!("spool: {reason}; reading has stopped, the logs are the buffer"));
+            problems.push(format!("spool: {reason}; lines wait in their logs, counting goes on"));
         }
         for (path, blocked) in self.follower.blocked() {
             problems.push(format!("{}: {}", path.display(), blocked.message));

@@ -9,18 +9,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::events::{Event, Severity};
 use super::ledger::Account;
-use super::outbox::WAITING_PREFIX;
+use super::outbox::{SAMPLES_BYTES_MAX, WAITING_PREFIX};
 use super::pipeline::{Activity, Parts, Pipeline};
 use super::plan::Plan;
 use super::{ACTIVE_INTERVAL, IDLE_INTERVAL, next_look, open_spool, spool_directory};
 use crate::batch::decompress;
 use crate::clock::Now;
 use crate::config::{self, Config, Surroundings};
-use crate::follow::HostFiles;
 use crate::follow::watch::DirectoryWatch;
+use crate::follow::{Follower, HostFiles, Options as FollowOptions};
 use crate::record::Stream;
 use crate::ship::Mailbox;
+use crate::spool::PendingBatch;
 use crate::status::Board;
 use crate::window::{Options as WindowOptions, Windows};
 
@@ -35,6 +37,7 @@ struct Bench {
     begun: Now,
     passed: Duration,
     written: u64,
+    requests_shipped: u64,
 }
 
 fn config(directory: &Path, settings: &[(&str, &str)]) -> Config {
@@ -85,7 +88,7 @@ impl Bench {
         let config = config(directory.path(), settings);
         let begun = Now { wall: START_MS, ..Now::read() };
         let pipeline = pipeline(&config, begun);
-        Bench { directory, config, pipeline, begun, passed: Duration::ZERO, written: 0 }
+        Bench { directory, config, pipeline, begun, passed: Duration::ZERO, written: 0, requests_shipped: 0 }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -142,6 +145,16 @@ impl Bench {
         replace_with(&mut self.pipeline, self.directory.path(), |()| pipeline(&config, now));
     }
 
+    /// The destination takes the oldest batch; gives the lines in it.
+    fn accept_oldest(&mut self) -> u64 {
+        let Some(batch) = self.pipeline.spool.oldest() else { return 0 };
+        if batch.stream == Stream::WebSummary {
+            self.requests_shipped += requests_in(&batch);
+        }
+        self.pipeline.spool.ack(batch.id.seq, self.now()).expect("settled");
+        batch.lines
+    }
+
     fn ledger(&self) -> Value {
         let snapshot = self.pipeline.board.latest().expect("a tick is through");
         serde_json::to_value(&snapshot.ledger).expect("plain data")
@@ -183,6 +196,11 @@ fn requests_of_all(record: &str) -> u64 {
     if record["vhost"] == "_all" { record["requests"].as_u64().expect("a count") } else { 0 }
 }
 
+fn requests_in(batch: &PendingBatch) -> u64 {
+    let text = decompress(&batch.body, batch.raw_bytes as usize).expect("gzip");
+    String::from_utf8_lossy(&text).lines().map(requests_of_all).sum()
+}
+
 fn audit(config: &Config, now: Now) -> Audit {
     let mut spool = open_spool(config, now).expect("a spool");
     let state = spool.state().clone();
@@ -190,7 +208,7 @@ fn audit(config: &Config, now: Now) -> Audit {
     let account = Account::restore(state.get(Account::key()).map(Vec::as_slice), 0);
     let interval = config.summary_interval.as_secs() as u32;
     let options = WindowOptions { summary_interval_s: interval, ..WindowOptions::default() };
-    let mut windows = Windows::restore(options, now.wall, entries);
+    let mut windows = Windows::restore(options, now.wall, entries.clone());
     let open = windows.close_summaries(true);
     let mut requests: u64 = open.iter().map(|summary| requests_of_all(&summary.to_json())).sum();
     let waiting = state.iter().filter(|(key, _)| key.starts_with(WAITING_PREFIX));
@@ -198,11 +216,12 @@ fn audit(config: &Config, now: Now) -> Audit {
         requests += String::from_utf8_lossy(text).lines().map(requests_of_all).sum::<u64>();
     }
     let mut lines = account.filtered + account.lost().map(|(_, loss)| loss.lines).sum::<u64>();
+    let options = FollowOptions { patterns: Vec::new(), first_start_at_end: false };
+    lines += Follower::new(Arc::new(HostFiles), options, entries.clone(), false).lines_ahead();
     while let Some(batch) = spool.oldest() {
         lines += batch.lines;
-        let text = decompress(&batch.body, batch.raw_bytes as usize).expect("gzip");
         if batch.stream == Stream::WebSummary {
-            requests += String::from_utf8_lossy(&text).lines().map(requests_of_all).sum::<u64>();
+            requests += requests_in(&batch);
         }
         spool.ack(batch.id.seq, now).expect("settled");
     }
@@ -329,13 +348,95 @@ fn a_tick_reads_so_much_however_many_files_there_are_and_none_starves() {
 }
 
 #[test]
-fn while_reading_has_stopped_the_rates_are_unknown() {
+fn while_the_spool_is_full_the_rates_stay_live() {
     let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB")]);
     bench.fill();
-    bench.tick(5_000);
+    for _ in 0..20 {
+        bench.write_noise(50);
+        bench.tick(1_000);
+        let ledger = bench.ledger();
+        assert_eq!(ledger["balanced"], true, "{ledger}");
+        assert_eq!(ledger["lines"]["read"], bench.written, "{ledger}");
+    }
+    assert!(bench.pipeline.is_blocked());
     let web = bench.pipeline.board.latest().expect("a tick is through").web.clone();
-    assert_eq!(web["windows"]["1s"]["complete"], false, "{web:#}");
-    assert_eq!(web["windows"]["1s"]["qps"], Value::Null, "{web:#}");
+    assert_eq!(web["windows"]["10s"]["complete"], true, "{web:#}");
+    assert_eq!(web["windows"]["10s"]["qps"], 50.0, "{web:#}");
+    assert_eq!(web["totals"]["requests"], bench.written, "{web:#}");
+    assert_sound(&audit_every_prefix(&bench));
+}
+
+#[test]
+fn lines_that_were_counted_ahead_are_shipped_once_and_counted_once_through_kills() {
+    let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB")]);
+    bench.fill();
+    let mut accepted = 0;
+    for round in 0..400 {
+        bench.write_noise(if round < 60 { 300 } else { 0 });
+        bench.tick(1_000);
+        let ledger = bench.ledger();
+        assert_eq!(ledger["balanced"], true, "{ledger}");
+        // A destination that takes one batch a second, and less than is written.
+        accepted += bench.accept_oldest();
+        if round % 7 == 6 {
+            bench.restart();
+        }
+    }
+    for _ in 0..1_000 {
+        accepted += bench.accept_oldest();
+        bench.tick(100);
+    }
+    assert_eq!(accepted, bench.written);
+    assert_eq!(bench.pipeline.follower.lines_ahead(), 0);
+    let web = bench.pipeline.board.latest().expect("a tick is through").web.clone();
+    assert_eq!(web["totals"]["requests"], bench.written, "{web:#}");
+    assert_eq!(bench.requests_shipped, bench.written, "in summaries");
+}
+
+#[test]
+fn a_file_cut_while_its_lines_wait_costs_the_lines_that_were_counted() {
+    let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB")]);
+    bench.fill();
+    bench.write_noise(500);
+    bench.tick(1_000);
+    let ahead = bench.pipeline.follower.lines_ahead();
+    assert!(ahead >= 500, "{ahead}");
+    fs::write(bench.path("a.log"), "").expect("cut");
+    bench.tick(1_000);
+    let ledger = bench.ledger();
+    assert_eq!(ledger["lines"]["lost"], ahead, "{ledger}");
+    assert_eq!(ledger["balanced"], true, "{ledger}");
+    bench.write_noise(10);
+    bench.tick(1_000);
+    assert_eq!(bench.ledger()["lines"]["read"], bench.written);
+}
+
+#[test]
+fn samples_have_room_of_their_own_and_the_oldest_go_when_too_many_wait() {
+    let mut bench = Bench::new(&[("SPOOL_MAX", "1MiB")]);
+    bench.fill();
+    let lost = |bench: &Bench| bench.pipeline.account.lost().map(|(_, loss)| loss.bytes).sum::<u64>();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut sample = |bench: &mut Bench| {
+        let noise: String = (0..20_000).map(|_| random.alphanumeric()).collect();
+        let now = bench.now();
+        bench.pipeline.event(now, Event::new("watchpost.test", Severity::Info, noise));
+        bench.tick(1_000);
+    };
+    sample(&mut bench);
+    assert_eq!(bench.pipeline.samples.len(), 0, "it went to the disk that lines find full");
+    for _ in 0..200 {
+        sample(&mut bench);
+    }
+    let waiting: usize = bench.pipeline.samples.iter().map(|batch| batch.body.len()).sum();
+    assert!(waiting <= SAMPLES_BYTES_MAX, "{waiting}");
+    assert!(lost(&bench) > 0, "the oldest are counted as lost");
+    for _ in 0..500 {
+        bench.accept_oldest();
+        bench.tick(100);
+    }
+    assert_eq!(bench.pipeline.samples.len(), 0);
+    assert!(!bench.pipeline.is_blocked());
 }
 
 #[test]

@@ -129,9 +129,9 @@ The directory of the disk buffer and the agent's id. Unset: $STATE_DIRECTORY (sy
         secret: false,
         form: "a size from 1MiB, in B, KB, MB, GB, KiB, MiB or GiB",
         meaning: "\
-The most that the disk buffer takes. When it is full, reading stops until there is room again: the
-log files wait and nothing is lost, but rates are unknown meanwhile. An hour without the destination
-costs what an hour of log costs compressed.",
+The most that the disk buffer takes. When it is full, lines wait in their log files until there is
+room again: they are counted meanwhile, rates stay live, and nothing is lost unless the files go. An
+hour without the destination costs what an hour of log costs compressed.",
     },
     Setting {
         name: "WATCHPOST_BATCH_MAX",

@@ -10,6 +10,7 @@
 //!  lost its name ─► read to the end until it has stood still for ROTATE_GRACE ─► closed
 //! ```
 
+mod cursor;
 pub mod files;
 pub mod identity;
 mod open;
@@ -27,12 +28,14 @@ use std::time::Instant;
 
 pub use files::{Files, HostFiles};
 pub use identity::Identity;
-pub use position::{KEY_PREFIX, Position};
+pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
 
 use crate::mutant::{Mutant, is_on};
+use crate::record::Loss;
 
 use open::{Listings, Opened, Refusal};
+use position::Ahead;
 use watch::directory_of;
 
 /// Files followed at once; further ones are named as a problem and not read.
@@ -66,8 +69,8 @@ pub enum Notice {
     Rewritten {
         /// Its name.
         path: PathBuf,
-        /// Bytes that can no longer be read; 0 where none are known to be lost.
-        lost_bytes: u64,
+        /// What is known to be lost: bytes that can no longer be taken, and the lines in them that had been counted.
+        lost: Loss,
     },
     /// A file that lost its name was read to its end and closed.
     Closed {
@@ -82,6 +85,8 @@ pub enum Notice {
         path: PathBuf,
         /// The position reached in it.
         offset: u64,
+        /// Lines behind it that had been counted.
+        lines: u64,
     },
 }
 
@@ -105,6 +110,10 @@ pub struct Follower {
     files: BTreeMap<u64, Tracked>,
     blocked: BTreeMap<PathBuf, Blocked>,
     saved: BTreeMap<u64, Position>,
+    /// Where counting had come to in the saved files, where that was further on.
+    saved_ahead: BTreeMap<u64, Ahead>,
+    /// Files whose place of counting the durable state holds.
+    ahead_keys: BTreeSet<u64>,
     removed: Vec<u64>,
     /// Opened since [`Follower::births`] was last asked.
     born: Vec<u64>,
@@ -120,17 +129,23 @@ pub struct Follower {
 impl Follower {
     /// Prepares to follow; nothing is opened before the first [`Follower::scan`].
     ///
-    /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`] are ours;
-    /// `first_start` tells that there was no run before.
+    /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`] and [`AHEAD_PREFIX`]
+    /// are ours; `first_start` tells that there was no run before.
     pub fn new<'a>(
         host: Arc<dyn Files>,
         options: Options,
         state: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         first_start: bool,
     ) -> Follower {
-        let saved: BTreeMap<u64, Position> = state
-            .filter_map(|(key, value)| Some((position::id_of(key)?, Position::decode(value)?)))
-            .collect();
+        let mut saved = BTreeMap::new();
+        let mut saved_ahead = BTreeMap::new();
+        for (key, value) in state {
+            if let Some((id, position)) = position::id_of(key).zip(Position::decode(value)) {
+                saved.insert(id, position);
+            } else if let Some((id, ahead)) = Ahead::id_of(key).zip(Ahead::decode(value)) {
+                saved_ahead.insert(id, ahead);
+            }
+        }
         let next_id = saved.keys().next_back().map_or(1, |id| id + 1);
         Follower {
             host,
@@ -138,6 +153,8 @@ impl Follower {
             files: BTreeMap::new(),
             blocked: BTreeMap::new(),
             saved,
+            ahead_keys: saved_ahead.keys().copied().collect(),
+            saved_ahead,
             removed: Vec::new(),
             born: Vec::new(),
             replaced: Vec::new(),
@@ -206,8 +223,8 @@ impl Follower {
     ) -> Turn {
         let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
         let mut turn = file.turn(&mut self.buffer, bytes_max, now, take);
-        if let Some(lost_bytes) = turn.lost_bytes {
-            self.notices.push(Notice::Rewritten { path: file.path.clone(), lost_bytes });
+        if let Some(lost) = turn.lost {
+            self.notices.push(Notice::Rewritten { path: file.path.clone(), lost });
         }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
         if turn.finished && self.has_older(id) {
@@ -220,6 +237,29 @@ impl Follower {
             self.files.remove(&id);
         }
         turn
+    }
+
+    /// Hands out complete lines of one file to be counted only, from where counting has come to; [`Follower::turn`]
+    /// hands them out again, marked as counted.
+    pub fn count(
+        &mut self,
+        id: u64,
+        bytes_max: u64,
+        now: Instant,
+        take: &mut dyn FnMut(Line<'_>) -> Flow,
+    ) -> Turn {
+        let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
+        let turn = file.count(&mut self.buffer, bytes_max, now, take);
+        if let Some(lost) = turn.lost {
+            self.notices.push(Notice::Rewritten { path: file.path.clone(), lost });
+        }
+        turn
+    }
+
+    /// Lines that were counted and wait in their files to be taken.
+    pub fn lines_ahead(&self) -> u64 {
+        let open: u64 = self.files.values().map(Tracked::lines_ahead).sum();
+        open + self.saved_ahead.values().map(|ahead| ahead.lines).sum::<u64>()
     }
 
     /// What happened since the last call.
@@ -244,10 +284,22 @@ impl Follower {
     /// The positions that changed since the last call. They must become durable together with what was
     /// made of the lines before them.
     pub fn changes(&mut self) -> Vec<StateChange> {
-        let mut changes: Vec<StateChange> =
-            self.removed.drain(..).map(|id| (position::key(id), None)).collect();
+        let mut changes = Vec::new();
+        for id in self.removed.drain(..) {
+            changes.push((position::key(id), None));
+            if self.ahead_keys.remove(&id) {
+                changes.push((Ahead::key(id), None));
+            }
+        }
         for file in self.files.values_mut().filter(|file| file.dirty) {
             changes.push((position::key(file.id), Some(file.position().encode())));
+            let ahead = file.ahead_position().filter(|_| !is_on(Mutant::ForgetsPlaceOfCounting));
+            if let Some(ahead) = ahead {
+                self.ahead_keys.insert(file.id);
+                changes.push((Ahead::key(file.id), Some(ahead.encode())));
+            } else if self.ahead_keys.remove(&file.id) {
+                changes.push((Ahead::key(file.id), None));
+            }
             file.dirty = false;
         }
         changes
@@ -374,11 +426,17 @@ impl Follower {
     /// Goes on with a file of the last run, if its bytes are still those that were read.
     fn resume(&mut self, id: u64, path: &Path, pattern: &str, opened: Opened, now: Instant) {
         let Some(saved) = self.saved.remove(&id) else { return };
-        if open::agrees(&*opened.file, &saved) {
-            self.track(id, path, pattern, opened, saved.offset, now, true);
-        } else {
-            self.notices.push(Notice::Rewritten { path: path.to_owned(), lost_bytes: 0 });
-            self.track(id, path, pattern, opened, 0, now, false);
+        let agrees = open::agrees(&*opened.file, &saved);
+        self.track(id, path, pattern, opened, if agrees { saved.offset } else { 0 }, now, agrees);
+        let Some(file) = self.files.get_mut(&id) else {
+            self.saved.insert(id, saved);
+            return;
+        };
+        let ahead = self.saved_ahead.remove(&id);
+        let counted = ahead.as_ref().is_none_or(|ahead| agrees && file.restore_ahead(ahead));
+        if !agrees || !counted {
+            let lost = Loss { lines: ahead.map_or(0, |ahead| ahead.lines), bytes: 0 };
+            self.notices.push(Notice::Rewritten { path: path.to_owned(), lost });
         }
     }
 
@@ -421,7 +479,11 @@ impl Follower {
         for (id, saved) in std::mem::take(&mut self.saved) {
             if !self.options.patterns.contains(&saved.pattern) {
                 // The operator no longer names it.
-                self.removed.push(id);
+                if self.saved_ahead.contains_key(&id) {
+                    self.give_up_saved(id, saved);
+                } else {
+                    self.removed.push(id);
+                }
                 continue;
             }
             let sibling = open::find_sibling(&saved, &mut listings);
@@ -441,12 +503,16 @@ impl Follower {
                 None if open::is_out_of_reach(&*self.host, &saved) => {
                     self.saved.insert(id, saved);
                 }
-                None => {
-                    self.notices.push(Notice::Vanished { path: saved.path, offset: saved.offset });
-                    self.removed.push(id);
-                }
+                None => self.give_up_saved(id, saved),
             }
         }
+    }
+
+    /// Lets go of a file of an earlier run that is nowhere to be found.
+    fn give_up_saved(&mut self, id: u64, saved: Position) {
+        let lines = self.saved_ahead.remove(&id).map_or(0, |ahead| ahead.lines);
+        self.notices.push(Notice::Vanished { path: saved.path, offset: saved.offset, lines });
+        self.removed.push(id);
     }
 }
 

@@ -14,6 +14,50 @@ const POSITION_VERSION: u8 = 1;
 /// Prefix of the keys under which positions are kept.
 pub const KEY_PREFIX: &[u8] = b"f/";
 
+/// First byte of an encoded place of counting.
+const AHEAD_VERSION: u8 = 1;
+
+/// Prefix of the keys under which places of counting are kept, while they are ahead of those of shipping.
+pub const AHEAD_PREFIX: &[u8] = b"c/";
+
+/// Up to where the lines of a file were counted that wait in it to be shipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// First byte that was not counted.
+    pub(super) offset: u64,
+    /// Hash of the bytes before it.
+    pub(super) tail_hash: u64,
+    /// Complete lines between the two places.
+    pub(super) lines: u64,
+}
+
+impl Ahead {
+    /// The key for a file.
+    pub(super) fn key(id: u64) -> Vec<u8> {
+        [AHEAD_PREFIX, &id.to_be_bytes()].concat()
+    }
+
+    /// The file of a key, if the key is one of ours.
+    pub(super) fn id_of(key: &[u8]) -> Option<u64> {
+        Some(u64::from_be_bytes(key.strip_prefix(AHEAD_PREFIX)?.try_into().ok()?))
+    }
+
+    /// `version u8 | offset, tail_hash, lines: u64 LE`.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let numbers = [self.offset, self.tail_hash, self.lines].map(u64::to_le_bytes);
+        [&[AHEAD_VERSION][..], numbers.as_flattened()].concat()
+    }
+
+    /// Reads what [`Ahead::encode`] wrote; `None` for anything else.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Ahead> {
+        let (numbers, rest) = bytes.strip_prefix(&[AHEAD_VERSION])?.as_chunks::<8>();
+        let [offset, tail_hash, lines] = numbers else { return None };
+        let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+        let ahead = Ahead { offset: number(offset), tail_hash: number(tail_hash), lines: number(lines) };
+        rest.is_empty().then_some(ahead)
+    }
+}
+
 /// Everything needed to go on reading a file after a restart, wherever it was moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -109,6 +153,10 @@ mod tests {
             assert_eq!(Position::decode(&bytes[..length]), None, "cut at {length}");
         }
         assert_eq!(id_of(&key(9)), Some(9));
+        let ahead = Ahead { offset: 1, tail_hash: 2, lines: 3 };
+        assert_eq!(Ahead::decode(&ahead.encode()), Some(ahead));
+        assert_eq!(Ahead::decode(&ahead.encode()[1..]), None);
+        assert_eq!((Ahead::id_of(&Ahead::key(9)), Ahead::id_of(&key(9))), (Some(9), None));
         assert_eq!(id_of(b"w/9"), None);
     }
 }

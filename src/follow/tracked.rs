@@ -1,18 +1,21 @@
 //! One open file: its lines up to the last newline, whatever happens to its name.
 //!
-//! Invariants: a line is handed out once and only whole; the offset is always the start of a line; memory
-//! does not depend on the length of a line. Nothing here decides which files to open.
+//! It has a place up to which lines were taken for shipping, and, while shipping waits, a second one up to which they
+//! were counted. Nothing here decides which files to open.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::memrchr;
 
+use super::cursor::Cursor;
 use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
-use super::position::Position;
+use super::position::{Ahead as AheadPosition, Position};
+
 use crate::mutant::{Mutant, is_on};
+use crate::record::Loss;
 
 /// Bytes of a line that are kept; the rest of a longer one is counted and left out. Sumo cuts field
 /// extraction at the same length.
@@ -38,6 +41,15 @@ pub struct Line<'a> {
     pub cut: bool,
     /// The file ended for good without a newline behind this line.
     pub partial: bool,
+    /// [`Tracked::count`] has handed it out already, in this life or in one before.
+    pub counted: bool,
+}
+
+impl<'a> Line<'a> {
+    /// A line that is all there.
+    pub(super) fn whole(bytes: &'a [u8], offset: u64, length: u64) -> Line<'a> {
+        Line { bytes, offset, length, cut: false, partial: false, counted: false }
+    }
 }
 
 /// What the taker of lines wants next.
@@ -62,17 +74,17 @@ pub struct Turn {
     pub more: bool,
     /// The taker refused a line.
     pub refused: bool,
-    /// The file was cut or rewritten: bytes that can no longer be read. Reading goes on from its start.
-    pub lost_bytes: Option<u64>,
+    /// The file was cut or rewritten: what can no longer be read. Reading goes on from its start.
+    pub lost: Option<Loss>,
     /// The file has lost its name and was read to its end; it can be let go.
     pub finished: bool,
 }
 
-/// A line longer than one read, as far as it was scanned.
-struct LongLine {
-    prefix: Vec<u8>,
-    scanned: u64,
-    tail: Tail,
+/// A second place in a file: up to here lines were counted that wait in the file to be shipped.
+struct Ahead {
+    cursor: Cursor,
+    /// Complete lines between the two places.
+    lines: u64,
 }
 
 /// Why a file is no longer found under its name.
@@ -100,12 +112,13 @@ pub struct Tracked {
     pub dirty: bool,
     file: Box<dyn LogFile>,
     head: Head,
-    tail: Tail,
-    offset: u64,
+    /// Where lines are taken for shipping.
+    cursor: Cursor,
+    /// Where lines are taken for counting, while that is further on.
+    ahead: Option<Ahead>,
     size: u64,
     /// When it was last written to, as the file system tells it: seconds and nanoseconds.
     modified: (i64, i64),
-    long: Option<LongLine>,
     name: Name,
     /// When it last grew or lost its name: writers may hold it from then on.
     still_since: Instant,
@@ -130,12 +143,11 @@ impl Tracked {
             identity: stat.identity,
             dirty: true,
             head: Head::read(&*file)?,
-            tail: Tail::read(&*file, offset)?,
+            cursor: Cursor::new(offset, Tail::read(&*file, offset)?),
+            ahead: None,
             file,
-            offset,
             size: stat.size,
             modified: stat.modified,
-            long: None,
             name: Name::Present,
             still_since: now,
             error: None,
@@ -147,16 +159,47 @@ impl Tracked {
         Position {
             identity: self.identity,
             head: self.head,
-            offset: if is_on(Mutant::PositionInsideLine) { self.size } else { self.offset },
-            tail_hash: self.tail.hash(),
+            offset: if is_on(Mutant::PositionInsideLine) { self.size } else { self.cursor.offset },
+            tail_hash: self.cursor.tail.hash(),
             path: self.path.clone(),
             pattern: self.pattern.clone(),
         }
     }
 
-    /// First byte that is not accounted for.
+    /// The place of counting to keep on disk, while it is another than that of shipping.
+    pub(super) fn ahead_position(&self) -> Option<AheadPosition> {
+        let ahead = self.ahead.as_ref().filter(|ahead| ahead.cursor.offset > self.cursor.offset);
+        ahead.map(|ahead| AheadPosition {
+            offset: ahead.cursor.offset,
+            tail_hash: ahead.cursor.tail.hash(),
+            lines: ahead.lines,
+        })
+    }
+
+    /// Goes on counting where an earlier life had come to, if the bytes before that place are still the same.
+    pub(super) fn restore_ahead(&mut self, saved: &AheadPosition) -> bool {
+        let tail = Tail::read(&*self.file, saved.offset);
+        let Some(tail) = tail.ok().filter(|tail| tail.hash() == saved.tail_hash) else { return false };
+        if self.size < saved.offset || saved.offset <= self.cursor.offset {
+            return false;
+        }
+        self.ahead = Some(Ahead { cursor: Cursor::new(saved.offset, tail), lines: saved.lines });
+        true
+    }
+
+    /// First byte that was not taken for shipping.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.cursor.offset
+    }
+
+    /// First byte that was not counted; never before [`Tracked::offset`].
+    pub fn counted_offset(&self) -> u64 {
+        self.ahead.as_ref().map_or(self.cursor.offset, |ahead| ahead.cursor.offset)
+    }
+
+    /// Lines that were counted and wait in the file to be taken for shipping.
+    pub fn lines_ahead(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.lines)
     }
 
     /// Size at the last look, in bytes.
@@ -206,8 +249,8 @@ impl Tracked {
         is_news
     }
 
-    /// Reads lines until the file is drained, about `bytes_max` are read (a line may be longer than any turn), or
-    /// the taker says stop.
+    /// Takes lines for shipping until the file is drained, about `bytes_max` are read (a line may be longer than any
+    /// turn), or the taker says stop.
     ///
     /// An error is kept for [`Tracked::error`] and tried again at the next turn; nothing is skipped.
     pub fn turn(
@@ -218,68 +261,121 @@ impl Tracked {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
     ) -> Turn {
         let mut turn = Turn::default();
-        self.error = None;
-        if let Err(error) = self.try_turn(buffer, bytes_max, now, take, &mut turn) {
-            self.error = Some(error.to_string());
-            turn.more = false;
-        }
+        let result = self.look(now, &mut turn).and_then(|()| {
+            let mut cursor = std::mem::take(&mut self.cursor);
+            let counted_to = self.counted_to();
+            let mut shipped_ahead = 0;
+            let drained = self.read(&mut cursor, buffer, bytes_max, &mut turn, &mut |line| {
+                let counted = line.offset < counted_to;
+                let flow = take(Line { counted, ..line });
+                shipped_ahead += u64::from(counted && flow != Flow::Refuse);
+                flow
+            });
+            self.cursor = cursor;
+            self.meet(shipped_ahead);
+            if drained? { self.end_of_name(buffer, now, take, &mut turn) } else { Ok(()) }
+        });
+        self.conclude(result, &mut turn);
         turn
     }
 
-    fn try_turn(
+    /// Takes lines for counting alone, from where counting has come to; shipping takes them again later, marked as
+    /// [`Line::counted`]. A line without an end is left to [`Tracked::turn`]. The taker must not refuse.
+    pub fn count(
         &mut self,
         buffer: &mut [u8],
         bytes_max: u64,
         now: Instant,
         take: &mut dyn FnMut(Line<'_>) -> Flow,
+    ) -> Turn {
+        let mut turn = Turn::default();
+        let result = self.look(now, &mut turn).and_then(|()| {
+            let start =
+                || Ahead { cursor: Cursor::new(self.cursor.offset, self.cursor.tail.clone()), lines: 0 };
+            let mut ahead = self.ahead.take().unwrap_or_else(start);
+            let drained = self.read(&mut ahead.cursor, buffer, bytes_max, &mut turn, take);
+            ahead.lines += turn.lines;
+            // A long line that is scanned only in part is not worth a second place, but the way through it is.
+            if ahead.lines > 0 || ahead.cursor.is_within_line() {
+                self.ahead = Some(ahead);
+            }
+            drained.map(|_| ())
+        });
+        self.conclude(result, &mut turn);
+        turn
+    }
+
+    fn counted_to(&self) -> u64 {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.cursor.offset)
+    }
+
+    /// Lines that had been counted were taken for shipping; where the two places meet, one is enough.
+    fn meet(&mut self, shipped_ahead: u64) {
+        let Some(ahead) = &mut self.ahead else { return };
+        ahead.lines = ahead.lines.saturating_sub(shipped_ahead);
+        if self.cursor.offset >= ahead.cursor.offset {
+            self.ahead = None;
+            self.dirty = true;
+        }
+    }
+
+    fn conclude(&mut self, result: io::Result<()>, turn: &mut Turn) {
+        self.error = result.err().map(|error| error.to_string());
+        self.dirty |= turn.lines > 0;
+        turn.more &= self.error.is_none();
+    }
+
+    /// Moves a cursor on through the file; tells whether it came to the end.
+    fn read(
+        &mut self,
+        cursor: &mut Cursor,
+        buffer: &mut [u8],
+        bytes_max: u64,
         turn: &mut Turn,
-    ) -> io::Result<()> {
-        self.look(now, turn)?;
+        take: &mut dyn FnMut(Line<'_>) -> Flow,
+    ) -> io::Result<bool> {
         loop {
             if turn.bytes >= bytes_max {
                 turn.more = true;
-                return Ok(());
+                return Ok(false);
             }
-            let from = self.offset + self.long.as_ref().map_or(0, |long| long.scanned);
+            let from = cursor.next_read();
             if from >= self.size {
-                break;
+                return Ok(true);
             }
             let read = read_full_at(&*self.file, buffer, from)?;
             if read == 0 {
-                break;
+                return Ok(true);
             }
             turn.bytes += read as u64;
             self.size = self.size.max(from + read as u64);
-            let consumed_before = self.offset;
-            let flow = self.take_lines(&buffer[..read], read == buffer.len(), take, turn);
+            let offset_before = cursor.offset;
+            let flow = cursor.take_lines(&buffer[..read], read == buffer.len(), &mut turn.lines, take);
             if flow != Flow::Continue {
                 turn.more = true;
                 turn.refused = flow == Flow::Refuse;
-                return Ok(());
+                return Ok(false);
             }
-            let progressed = self.offset > consumed_before || self.long.is_some();
+            let progressed = cursor.offset > offset_before || cursor.is_within_line();
             if read < buffer.len() || !progressed {
-                break;
+                return Ok(true);
             }
         }
-        self.end_of_name(buffer, now, take, turn)
     }
 
-    /// Compares the file with what was read of it: growth, truncation, or other bytes under the position.
+    /// Compares the file with what was read of it: growth, truncation, or other bytes under a position.
     fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
         let Stat { size, modified, .. } = self.file.stat()?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
-        let rewritten = size < self.offset
-            || (touched
-                && !is_on(Mutant::TrustsOffset)
-                && Tail::read(&*self.file, self.offset)? != self.tail);
+        let rewritten = size < self.counted_offset()
+            || (touched && !is_on(Mutant::TrustsOffset) && !self.tails_agree()?);
         self.modified = modified;
         if rewritten {
-            turn.lost_bytes = Some(self.size.saturating_sub(self.offset));
-            self.offset = 0;
-            self.tail = Tail::default();
-            self.long = None;
+            turn.lost =
+                Some(Loss { lines: self.lines_ahead(), bytes: self.size.saturating_sub(self.cursor.offset) });
+            self.cursor = Cursor::default();
+            self.ahead = None;
             self.head = Head::default();
             self.dirty = true;
         }
@@ -294,67 +390,11 @@ impl Tracked {
         Ok(())
     }
 
-    /// Hands out the complete lines in `bytes`, which follow what was scanned so far.
-    fn take_lines(
-        &mut self,
-        bytes: &[u8],
-        full: bool,
-        take: &mut dyn FnMut(Line<'_>) -> Flow,
-        turn: &mut Turn,
-    ) -> Flow {
-        let mut start = 0;
-        if let Some(mut long) = self.long.take() {
-            let Some(newline) = memchr(b'\n', bytes) else {
-                long.scanned += bytes.len() as u64;
-                long.tail.push(bytes);
-                self.long = Some(long);
-                return Flow::Continue;
-            };
-            start = newline + 1;
-            let length = long.scanned + start as u64;
-            let line = Line { bytes: &long.prefix, offset: self.offset, length, cut: true, partial: false };
-            let flow = take(line);
-            if flow == Flow::Refuse {
-                self.long = Some(long);
-                return flow;
-            }
-            long.tail.push(&bytes[..start]);
-            self.tail = long.tail;
-            self.advance(length, turn);
-            if flow == Flow::Stop {
-                return flow;
-            }
-        }
-        let first = start;
-        for newline in memchr_iter(b'\n', &bytes[first..]).map(|index| first + index) {
-            let length = (newline + 1 - start) as u64;
-            let text = without_carriage_return(&bytes[start..newline]);
-            let cut = text.len() > LINE_BYTES_MAX;
-            let kept = &text[..text.len().min(LINE_BYTES_MAX)];
-            let flow = take(Line { bytes: kept, offset: self.offset, length, cut, partial: false });
-            if flow != Flow::Refuse {
-                self.advance(length, turn);
-                start = newline + 1;
-            }
-            if flow != Flow::Continue {
-                self.tail.push(&bytes[first..start]);
-                return flow;
-            }
-        }
-        self.tail.push(&bytes[first..start]);
-        if full && start == 0 {
-            let mut tail = self.tail.clone();
-            tail.push(bytes);
-            let prefix = bytes[..LINE_BYTES_MAX].to_vec();
-            self.long = Some(LongLine { prefix, scanned: bytes.len() as u64, tail });
-        }
-        Flow::Continue
-    }
-
-    fn advance(&mut self, length: u64, turn: &mut Turn) {
-        self.offset += length;
-        self.dirty = true;
-        turn.lines += 1;
+    /// Whether the bytes before both places are those that were read.
+    fn tails_agree(&self) -> io::Result<bool> {
+        let agrees =
+            |cursor: &Cursor| Ok::<bool, io::Error>(Tail::read(&*self.file, cursor.offset)? == cursor.tail);
+        Ok(agrees(&self.cursor)? && self.ahead.as_ref().map_or(Ok(true), |ahead| agrees(&ahead.cursor))?)
     }
 
     /// A file without a name is finished when it has stood still for the grace time; what stands behind
@@ -375,28 +415,25 @@ impl Tracked {
         if self.name == Name::Absent && !unlinked {
             return Ok(());
         }
-        let length = self.size.saturating_sub(self.offset);
+        let length = self.size.saturating_sub(self.cursor.offset);
         if length > 0 && !is_on(Mutant::DropsPartialLine) {
             let kept = length.min(LINE_BYTES_MAX as u64) as usize;
-            let read = read_full_at(&*self.file, &mut buffer[..kept], self.offset)?;
+            let read = read_full_at(&*self.file, &mut buffer[..kept], self.cursor.offset)?;
             let cut = length > LINE_BYTES_MAX as u64;
             let bytes = match memrchr(b'\n', &buffer[..read]) {
                 // It grew between the look and now: an ordinary turn will take it.
                 Some(_) => return Ok(()),
                 None => &buffer[..read],
             };
-            if take(Line { bytes, offset: self.offset, length, cut, partial: true }) == Flow::Refuse {
+            let line = Line { cut, partial: true, ..Line::whole(bytes, self.cursor.offset, length) };
+            if take(line) == Flow::Refuse {
                 turn.more = true;
                 turn.refused = true;
                 return Ok(());
             }
-            self.advance(length, turn);
+            self.cursor.advance(length, &mut turn.lines);
         }
         turn.finished = true;
         Ok(())
     }
-}
-
-fn without_carriage_return(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
 }

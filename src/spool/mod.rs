@@ -39,7 +39,7 @@ use format::{BatchMeta, Entry};
 use quarantine::Quarantine;
 use recover::{Image, Segment, Tally, change_bytes};
 use settle::Front;
-use space::ENTRY_OVERHEAD_BYTES;
+use space::{ENTRY_OVERHEAD_BYTES, Want};
 use words::{Sums, Trouble};
 use write::Writing;
 
@@ -139,6 +139,10 @@ impl<D: Disk> Spool<D> {
             quarantine,
             options,
         };
+        #[cfg(test)]
+        if crate::mutant::is_on(crate::mutant::Mutant::AppendsBehindTornTail) {
+            spool.write_on();
+        }
         for name in found.stale {
             // One that stays is recognised again at the next start.
             let _ = spool.disk.unlink(&name);
@@ -202,14 +206,17 @@ impl<D: Disk> Spool<D> {
         let bytes = ENTRY_OVERHEAD_BYTES
             + change_bytes_all(&changes)
             + batch.as_ref().map_or(0, space::batch_record_bytes);
-        if !self.admits(bytes, u64::from(batch.is_some()), state_bytes, batch.is_some()) {
-            self.full |= batch.is_some();
+        let want = Want::of(batch.as_ref());
+        if !self.admits(bytes, u64::from(batch.is_some()), state_bytes, want) {
+            self.full |= want == Want::Lines;
             return Err(Refused::Full(returned(batch, changes)));
         }
         let mut id = None;
         let (mut batches, mut body) = (Vec::new(), Vec::new());
-        if let Some(batch) = batch {
+        if want == Want::Lines {
             self.full = false;
+        }
+        if let Some(batch) = batch {
             self.next.lines += batch.lines;
             let (meta, content) = self.number(batch);
             id = Some(BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq });
@@ -316,7 +323,7 @@ impl<D: Disk> Spool<D> {
         if let Some(last) = self.queue.last_mut() {
             last.entry.settled = self.next.settled;
             last.entry.totals = self.next.totals.clone();
-        } else if needed || self.admits(ENTRY_OVERHEAD_BYTES, 0, self.durable.state_bytes, false) {
+        } else if needed || self.admits(ENTRY_OVERHEAD_BYTES, 0, self.durable.state_bytes, Want::State) {
             self.push(Vec::new(), Vec::new(), Vec::new(), ENTRY_OVERHEAD_BYTES);
         }
     }

@@ -12,7 +12,7 @@ use crate::record::{Loss, LossReason};
 use super::disk::Disk;
 use super::format::{BatchMeta, Entry, Kind};
 use super::recover::{bodies, read_body};
-use super::space::{ENTRY_OVERHEAD_BYTES, batch_record_bytes};
+use super::space::{ENTRY_OVERHEAD_BYTES, Want, batch_record_bytes};
 use super::walk::{Step, Walker};
 use super::words::Sums;
 use super::{BatchId, NewBatch, PendingBatch, SPLIT_PARTS_MAX, SettleError, Spool};
@@ -97,7 +97,7 @@ impl<D: Disk> Spool<D> {
         let fits = parts.len() <= SPLIT_PARTS_MAX
             && parts.iter().map(|part| part.body.len() as u64).sum::<u64>() <= 2 * self.batch_bytes_max()
             && parts.iter().all(|part| self.fits_ever(part));
-        if !fits || !self.admits(bytes, parts.len() as u64, self.state_bytes_after(&[]), false) {
+        if !fits || !self.admits(bytes, parts.len() as u64, self.state_bytes_after(&[]), Want::State) {
             return Err(SettleError::Full);
         }
         self.leave_front(&meta);

@@ -5,7 +5,10 @@
 //!
 //! Three things must fit at any time, however full the spool is: the record that settles each held batch,
 //! two heads of segments (one for a failure, one for a restart), and, beside batches, a part of the cap
-//! for changes of the state, whose segments are recycled as soon as they have grown.
+//! for changes of the state, whose segments are recycled as soon as they have grown. Lines leave a further
+//! part to what cannot be read again.
+
+use crate::record::Stream;
 
 use crate::mutant::{Mutant, is_on};
 
@@ -28,6 +31,8 @@ const SEAL_BYTES: u64 = BLOCK_BYTES;
 const BLOCK_BYTES: u64 = 4096;
 /// The part of the cap that batches never take.
 const STATE_ROOM_DIVISOR: u64 = 16;
+/// The part of the cap that lines and their summaries leave to records that cannot be read again.
+const SAMPLES_ROOM_DIVISOR: u64 = 32;
 /// A segment without batches is left for a new one once it has grown by this part of the cap.
 const RECYCLE_DIVISOR: u64 = 32;
 /// Segments are at most this part of the cap, so that delivery frees room soon.
@@ -37,6 +42,28 @@ const SEGMENTS_MAX: u64 = 4096;
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// One batch takes at most this part of the cap.
 const BATCH_DIVISOR: u64 = 4;
+
+/// What wants room. The later ones leave a part of the cap to the earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Want {
+    /// Changes of the state, settlements, the halves of a batch.
+    State,
+    /// Records that cannot be read again: host samples and events.
+    Samples,
+    /// Lines, which can wait in their files, and their summaries.
+    Lines,
+}
+
+impl Want {
+    /// What a record with this batch, or none, wants.
+    pub(super) fn of(batch: Option<&NewBatch>) -> Want {
+        match batch.map(|batch| batch.stream) {
+            None => Want::State,
+            Some(Stream::HostMetrics | Stream::Events) => Want::Samples,
+            Some(_) => Want::Lines,
+        }
+    }
+}
 
 /// Options that agree with each other.
 pub(super) fn bounded(mut options: Options) -> Options {
@@ -87,12 +114,12 @@ impl<D: Disk> Spool<D> {
     }
 
     /// Whether `bytes` more may wait in the queue, `batches` more be held, and the state grow to
-    /// `state_bytes`. Only what is not a batch may use the room set aside for the state.
-    pub(super) fn admits(&self, bytes: u64, batches: u64, state_bytes: u64, is_batch: bool) -> bool {
+    /// `state_bytes`.
+    pub(super) fn admits(&self, bytes: u64, batches: u64, state_bytes: u64, want: Want) -> bool {
         if self.queue_bytes + bytes > UNCOMMITTED_BYTES_MAX {
             return false;
         }
-        if is_batch && self.options.free_bytes_min > 0 {
+        if want > Want::State && self.options.free_bytes_min > 0 {
             // A file system that does not tell cannot be spared.
             let free = self.disk.free_bytes().unwrap_or(u64::MAX);
             if free < self.options.free_bytes_min.saturating_add(self.queue_bytes + bytes) {
@@ -100,8 +127,13 @@ impl<D: Disk> Spool<D> {
             }
         }
         let after = self.bytes_after(self.queue_bytes + bytes, self.queued.batches + batches > 0);
-        let state_room = if is_batch { self.options.bytes_max / STATE_ROOM_DIVISOR } else { 0 };
-        after + self.promised_bytes(batches, state_bytes) + state_room <= self.options.bytes_max
+        let state_room = self.options.bytes_max / STATE_ROOM_DIVISOR;
+        let left_free = match want {
+            Want::State => 0,
+            Want::Samples => state_room,
+            Want::Lines => state_room + self.options.bytes_max / SAMPLES_ROOM_DIVISOR,
+        };
+        after + self.promised_bytes(batches, state_bytes) + left_free <= self.options.bytes_max
             || is_on(Mutant::IgnoresCap)
     }
 

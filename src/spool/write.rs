@@ -215,6 +215,17 @@ impl<D: Disk> Spool<D> {
         self.segments.push(current.segment);
     }
 
+    /// The known bug of appending to the last segment of an earlier run, behind whatever a crash left there.
+    #[cfg(test)]
+    pub(super) fn write_on(&mut self) {
+        let Some(mut segment) = self.segments.pop() else { return };
+        let name = segment_name(segment.number);
+        let files = self.disk.list().unwrap_or_default();
+        let len = files.iter().find(|file| file.name == name).map(|file| file.len);
+        segment.valid_len = len.unwrap_or(segment.valid_len);
+        self.current = Some(Writing { segment, head_len: 0, reserve_tried: true });
+    }
+
     fn degrade(&mut self, now: Now, reason: String) -> Degraded {
         let before = self.trouble.as_ref().map_or(0, |trouble| trouble.backoff_ms);
         let backoff_ms = (before * 2).clamp(BACKOFF_MS_MIN, BACKOFF_MS_MAX);

@@ -75,11 +75,13 @@ pub struct FileStatus {
     pub kind: String,
     /// How the follower stands to it; [`super::FILE_UNREADABLE`] makes `/healthz` bad.
     pub state: String,
-    /// Bytes read so far.
+    /// Bytes taken for shipping so far.
     pub position: u64,
+    /// Bytes counted so far; more than `position` while the spool is full and lines wait in their files.
+    pub counted: u64,
     /// Bytes in the file.
     pub size: u64,
-    /// Bytes still to be read.
+    /// Bytes still to be taken for shipping.
     pub lag_bytes: u64,
     /// Lines that the format did not fit.
     pub unparsed: u64,
@@ -206,7 +208,17 @@ mod tests {
             ("/agent", &["name", "version", "host", "id", "pid", "uptime_s"][..]),
             (
                 "/files/0",
-                &["path", "kind", "state", "position", "size", "lag_bytes", "unparsed", "last_error"],
+                &[
+                    "path",
+                    "kind",
+                    "state",
+                    "position",
+                    "counted",
+                    "size",
+                    "lag_bytes",
+                    "unparsed",
+                    "last_error",
+                ],
             ),
             ("/spool", &["batches", "bytes", "bytes_max", "oldest_age_s", "state"]),
         ] {
