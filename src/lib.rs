@@ -4,6 +4,7 @@
 //! then the edges that touch the world, then what puts them together.
 
 pub mod clock;
+mod mutant;
 pub mod record;
 pub mod secret;
 

@@ -12,6 +12,7 @@ use crate::batch::redact::Redactor;
 use crate::batch::{Added, Builder, line};
 use crate::config::{Redact, ShipLines};
 use crate::follow::{Flow, Line, identity};
+use crate::mutant::{Mutant, is_on};
 use crate::record::EpochMs;
 use crate::window::{Request, Windows};
 
@@ -104,10 +105,13 @@ impl Sink<'_> {
         let time_ms = parsed.and_then(|parsed| parsed.time_ms);
         let timestamp = time_ms.filter(|time| TIMESTAMPS_MS.contains(time)).unwrap_or(self.read_at);
         if wanted && self.add(&line, timestamp) != Added::Yes {
+            if is_on(Mutant::CountsRefusedLine) {
+                self.account.read_line();
+            }
             return Flow::Refuse;
         }
         self.account.taken_line(!wanted);
-        if !line.counted {
+        if !line.counted || is_on(Mutant::CountsTwice) {
             self.observe(&result, &mut reader.route, &mut reader.unparsed);
         }
         Flow::Continue

@@ -15,6 +15,8 @@ mod pipeline;
 pub mod plan;
 mod reading;
 mod settle;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;

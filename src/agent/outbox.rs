@@ -9,6 +9,7 @@ use super::events::Event;
 use super::pipeline::Pipeline;
 use crate::batch::{Added, Batch, Builder};
 use crate::clock::Now;
+use crate::mutant::{Mutant, is_on};
 use crate::record::{Loss, LossReason, Stream};
 use crate::sources::to_json;
 use crate::spool::{NewBatch, Refused, Returned, StateChange};
@@ -97,7 +98,7 @@ impl Pipeline {
             self.append_waiting();
             return;
         }
-        if self.windows.summaries_are_due(all) {
+        if self.windows.summaries_are_due(all) && !is_on(Mutant::ClosesSummariesEarly) {
             // First the lines: their record has these intervals as open, the record of the summaries has them
             // as closed. Were they closed by the lines, a crash between the two would lose the summaries.
             self.close_lines();
@@ -106,6 +107,9 @@ impl Pipeline {
             }
         }
         let summaries = self.windows.close_summaries(all);
+        if is_on(Mutant::ClosesSummariesEarly) {
+            self.close_lines();
+        }
         if summaries.is_empty() || !self.ships() {
             return;
         }
@@ -160,7 +164,8 @@ impl Pipeline {
         }
         if now.monotonic >= self.state_due {
             self.state_due = now.monotonic + interval;
-            if self.lines.builder.is_empty() && (self.account.is_dirty() || self.follower.has_changes()) {
+            let complete = self.lines.builder.is_empty() || is_on(Mutant::PositionBeforeLines);
+            if complete && (self.account.is_dirty() || self.follower.has_changes()) {
                 self.append_state();
             }
         }
@@ -235,6 +240,7 @@ impl Pipeline {
             self.refused.push_back(record);
         } else if let Err(refused) = self.spool.append(record.batch, record.changes) {
             match refused {
+                Refused::Full(_) | Refused::Degraded(_) if is_on(Mutant::DropsWhenFull) => {}
                 Refused::Full(record) | Refused::Degraded(record) => self.refused.push_back(*record),
                 Refused::TooLarge(record) => self.give_up_record(*record, LossReason::TooLarge),
             }
@@ -268,7 +274,11 @@ impl Pipeline {
     /// Makes known which files there are, also while the spool takes no lines: then they may be renamed many times
     /// before the first line of them is read.
     pub(super) fn append_births(&mut self) {
-        if let Err(refused) = self.spool.append(None, self.follower.births()) {
+        let births = self.follower.births();
+        if is_on(Mutant::ForgetsBirths) {
+            return;
+        }
+        if let Err(refused) = self.spool.append(None, births) {
             self.refused.push_back(refused.returned());
         }
     }

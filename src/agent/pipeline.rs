@@ -16,6 +16,7 @@ use crate::clock::Now;
 use crate::config::{Config, ReadFrom, ShipLines};
 use crate::follow::watch::DirectoryWatch;
 use crate::follow::{Files, Follower, Options as FollowOptions};
+use crate::mutant::{Mutant, is_on};
 use crate::ship::{DeliveryState, Mailbox};
 use crate::sources::{Host, Sample};
 use crate::spool::{Disk, NewBatch, Returned, Spool};
@@ -116,7 +117,7 @@ impl Pipeline {
             .collect();
         let mut pipeline = Pipeline {
             follower: Follower::new(files, follow_options, entries(), first_start),
-            windows: if first_start {
+            windows: if first_start || is_on(Mutant::ForgetsWindows) {
                 Windows::new(window_options, now.wall)
             } else {
                 Windows::restore(window_options, now.wall, entries())

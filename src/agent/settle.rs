@@ -4,6 +4,7 @@ use super::events::{Event, Severity};
 use super::pipeline::Pipeline;
 use crate::batch::{Batch, split};
 use crate::clock::Now;
+use crate::mutant::{Mutant, is_on};
 use crate::record::LossReason;
 use crate::ship::{Outgoing, Verdict};
 use crate::spool::{NewBatch, PendingBatch, SettleError};
@@ -38,7 +39,11 @@ impl Pipeline {
             return;
         }
         let Some(batch) = self.spool.oldest() else { return };
-        let offered = self.mailbox.offer(outgoing(batch));
+        let mut outgoing = outgoing(batch);
+        if is_on(Mutant::ChangesKey) {
+            outgoing.key += &format!("/{}", self.spool.epoch());
+        }
+        let offered = self.mailbox.offer(outgoing);
         debug_assert!(offered.is_ok(), "only this thread offers");
     }
 
@@ -76,7 +81,7 @@ impl Pipeline {
             records: parent.records,
             lines: parent.lines,
         };
-        let Some(halves) = split(&whole) else {
+        let Some(halves) = split(&whole).filter(|_| !is_on(Mutant::DropsTooLarge)) else {
             let why = format!("HTTP {status}, and one record cannot be split");
             return self.give_up(now, seq, LossReason::TooLarge, &why);
         };

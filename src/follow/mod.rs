@@ -47,6 +47,7 @@ pub use identity::Identity;
 pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position, START_PREFIX};
 pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
 
+use crate::mutant::{Mutant, is_on};
 use crate::record::Loss;
 use between::Gap;
 use copies::Suspicion;
@@ -439,7 +440,8 @@ impl Follower {
         }
         for file in self.files.values_mut().filter(|file| file.dirty && file.is_decided()) {
             changes.push((position::key(file.id), Some(file.position().encode())));
-            if let Some(ahead) = file.ahead_position() {
+            let ahead = file.ahead_position().filter(|_| !is_on(Mutant::ForgetsPlaceOfCounting));
+            if let Some(ahead) = ahead {
                 self.ahead_keys.insert(file.id);
                 changes.push((Ahead::key(file.id), Some(ahead.encode())));
             } else if self.ahead_keys.remove(&file.id) {

@@ -12,6 +12,7 @@ use super::gz::GzFile;
 use super::identity::{Identity, Tail, read_full_at};
 use super::position::Position;
 use super::watch::directory_of;
+use crate::mutant::{Mutant, is_on};
 
 /// How far back a line start is looked for when a file is taken up at its end.
 const LINE_START_SEARCH_BYTES: u64 = 64 * 1024;
@@ -148,6 +149,9 @@ fn refusal(error: &io::Error) -> Refusal {
 /// Whether the file still holds the bytes that were read up to a saved position.
 pub(super) fn agrees(file: &dyn LogFile, saved: &Position) -> bool {
     let size = file.stat().map_or(0, |stat| stat.size);
+    if is_on(Mutant::TrustsInode) || is_on(Mutant::TrustsOffset) {
+        return size >= saved.offset;
+    }
     // The head may reach further than what was read; a file that ends between the two has only lost what was not.
     let is_head_gone = saved.offset > 0 && size < u64::from(saved.head.length);
     size >= saved.offset

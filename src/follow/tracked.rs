@@ -14,6 +14,8 @@ use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
 use super::position::{Ahead as AheadPosition, Known, Position};
 
+use crate::mutant::{Mutant, is_on};
+
 /// Bytes of a line that are kept; the rest of a longer one is counted and left out. Sumo cuts field
 /// extraction at the same length.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
@@ -187,7 +189,7 @@ impl Tracked {
         Position {
             identity: self.identity,
             head: self.head,
-            offset: self.cursor.offset,
+            offset: if is_on(Mutant::PositionInsideLine) { self.size } else { self.cursor.offset },
             tail_hash: self.cursor.tail.hash(),
             path: self.first_path.clone(),
             pattern: self.pattern.clone(),
@@ -476,7 +478,7 @@ impl Tracked {
         let touched = size != self.size || modified != self.modified;
         // Of which nothing was read, only its known size can tell that it was cut.
         let is_cut = size < self.counted_offset() || (self.counted_offset() == 0 && size < self.size);
-        if is_cut || (touched && !self.tails_agree()?) {
+        if is_cut || (touched && !is_on(Mutant::TrustsOffset) && !self.tails_agree()?) {
             // Everything known of it is left as it was: it tells what was lost, and where a copy goes on.
             turn.rewritten = true;
             return Ok(());
@@ -526,7 +528,9 @@ impl Tracked {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
         turn: &mut Turn,
     ) -> io::Result<()> {
-        if self.name == Name::Present || now.saturating_duration_since(self.still_since) < ROTATE_GRACE {
+        let grace = if is_on(Mutant::ClosesAtFirstEnd) { Duration::ZERO } else { ROTATE_GRACE };
+        let is_named = self.name == Name::Present && !is_on(Mutant::EmitsPausedLine);
+        if is_named || now.saturating_duration_since(self.still_since) < grace {
             return Ok(());
         }
         let unlinked = self.file.stat()?.links == 0;
@@ -538,7 +542,7 @@ impl Tracked {
             self.cursor.take_nuls(0);
         }
         let length = self.size.saturating_sub(self.cursor.offset);
-        if length > 0 {
+        if length > 0 && !is_on(Mutant::DropsPartialLine) {
             let kept = length.min(LINE_BYTES_MAX as u64) as usize;
             let read = read_full_at(&*self.file, &mut buffer[..kept], self.cursor.offset)?;
             let cut = length > LINE_BYTES_MAX as u64;

@@ -33,6 +33,12 @@ impl DirectoryWatch {
         }
     }
 
+    /// Watches nothing, ever: the poll decides alone.
+    #[cfg(test)]
+    pub(crate) fn none() -> DirectoryWatch {
+        DirectoryWatch { watcher: None, watched: BTreeSet::new(), notice: None, said: true }
+    }
+
     /// Watches exactly these directories from now on. One that cannot be watched is polled, which is said once.
     pub fn set(&mut self, directories: &BTreeSet<PathBuf>) {
         let Some(watcher) = self.watcher.as_mut() else { return };

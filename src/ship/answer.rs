@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::backoff::Backoff;
 use super::delivery::DeliveryState;
 use super::mailbox::Verdict;
+use crate::mutant::{Mutant, is_on};
 
 /// After this many answers of 400 to the same bytes the batch is refused for good.
 pub const REFUSALS_MAX: u32 = 3;
@@ -169,7 +170,13 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 /// What follows from an answer. `refusals_before` counts the 400s to this batch before this answer.
 pub fn decide(answer: &Answer, refusals_before: u32, backoff: &mut Backoff) -> Decision {
+    let gives_up = match answer {
+        Answer::Hold { .. } => is_on(Mutant::GivesUpOnHold),
+        Answer::Retry { .. } => is_on(Mutant::GivesUpOnRetry) && backoff.retries() >= 3,
+        _ => false,
+    };
     let verdict = match answer {
+        _ if gives_up => Verdict::Refused { status: 0, message: String::new() },
         Answer::Accepted { warning } => Verdict::Accepted { warning: warning.clone() },
         Answer::TooLarge { status } => Verdict::TooLarge { status: *status },
         Answer::Refused { status, message } if refusals_before + 1 >= REFUSALS_MAX => {

@@ -82,6 +82,11 @@ impl Backoff {
         wait.max(self.floor(retry_after))
     }
 
+    /// Passing failures since something was accepted.
+    pub(super) fn retries(&self) -> u32 {
+        self.retries
+    }
+
     fn floor(&self, retry_after: Option<Duration>) -> Duration {
         retry_after.unwrap_or(Duration::ZERO).min(self.limits.retry_after_max)
     }

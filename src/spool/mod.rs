@@ -142,6 +142,10 @@ impl<D: Disk> Spool<D> {
             quarantine,
             options,
         };
+        #[cfg(test)]
+        if crate::mutant::is_on(crate::mutant::Mutant::AppendsBehindTornTail) {
+            spool.write_on();
+        }
         for name in found.stale {
             // One that stays is recognised again at the next start.
             let _ = spool.disk.unlink(&name);

@@ -6,6 +6,7 @@
 use std::io;
 
 use crate::clock::Now;
+use crate::mutant::{Mutant, is_on};
 use crate::record::{Loss, LossReason};
 
 use super::disk::Disk;
@@ -75,7 +76,7 @@ impl<D: Disk> Spool<D> {
         let delivered = &mut self.next.totals.delivered;
         delivered.batches += 1;
         delivered.records += u64::from(meta.records);
-        delivered.lines += meta.lines;
+        delivered.lines += if is_on(Mutant::ForgetsDelivered) { 0 } else { meta.lines };
         delivered.bytes += u64::from(meta.body_len);
         delivered.raw_bytes += u64::from(meta.raw_bytes);
         self.queue_tally(true);
@@ -136,7 +137,7 @@ impl<D: Disk> Spool<D> {
     }
 
     fn commit_settled(&mut self, now: Now) -> Result<(), SettleError> {
-        let committed = self.commit(now);
+        let committed = if is_on(Mutant::UnsyncedAnswer) { Ok(()) } else { self.commit(now) };
         self.advance();
         Ok(committed?)
     }

@@ -40,6 +40,10 @@ struct State {
     capacity: Option<u64>,
     free_bytes: Option<u64>,
     peak_bytes: u64,
+    /// The call at which the process dies, and what then decides how much of it was done.
+    die_at: Option<(u64, u64)>,
+    /// The process is dead: no call does anything any more.
+    dead: bool,
 }
 
 /// A handle; clones share the disk, so that a test keeps it over a crash.
@@ -91,6 +95,29 @@ impl SimDisk {
         state.durable_names = names;
         state.fail_at.clear();
         (state.fail_all, state.fail_syncs) = (false, false);
+    }
+
+    /// Has the process die at one call, counted from the next one as 0: a part of it is done, and nothing after it.
+    pub(crate) fn die_in(&self, calls: u64, chance: u64) {
+        let mut state = self.state();
+        state.die_at = Some((state.calls + calls, chance));
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// Another process takes over what the dead one left.
+    pub(crate) fn revive(&self) {
+        let mut state = self.state();
+        (state.die_at, state.dead) = (None, false);
+    }
+
+    /// Every call works from now on, and there is room.
+    pub(crate) fn heal(&self) {
+        let mut state = self.state();
+        state.fail_at.clear();
+        (state.fail_all, state.fail_syncs, state.capacity, state.die_at) = (false, false, None, None);
     }
 
     /// Calls so far that change something.
@@ -168,9 +195,18 @@ impl SimDisk {
 
 impl State {
     fn call(&mut self) -> io::Result<()> {
+        self.alive()?;
         let number = self.calls;
         self.calls += 1;
+        if self.die_at.is_some_and(|(at, _)| at <= number) {
+            self.dead = true;
+            return self.alive();
+        }
         if self.fail_all || self.fail_at.remove(&number) { Err(device_error()) } else { Ok(()) }
+    }
+
+    fn alive(&self) -> io::Result<()> {
+        if self.dead { Err(io::Error::other("the process is dead")) } else { Ok(()) }
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut SimFile> {
@@ -200,6 +236,7 @@ fn device_error() -> io::Error {
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<FileInfo>> {
         let state = self.state();
+        state.alive()?;
         let info = |(name, number): (&String, &u64)| {
             let file = &state.files[number];
             FileInfo { name: name.clone(), len: file.seen.len() as u64, allocated: file.allocated() }
@@ -222,14 +259,19 @@ impl Disk for SimDisk {
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state();
+        state.alive()?;
         let failed = state.call();
+        let done = match (state.dead, state.die_at) {
+            (true, Some((_, chance))) => (chance % (bytes.len() as u64 + 1)) as usize,
+            _ => bytes.len() / 2,
+        };
         let used = state.used();
         let capacity = state.capacity.unwrap_or(u64::MAX);
         let file = state.file(name)?;
         let before = file.allocated();
         if failed.is_err() {
             // A failed write may have written a part.
-            file.seen.extend_from_slice(&bytes[..bytes.len() / 2]);
+            file.seen.extend_from_slice(&bytes[..done]);
             return failed;
         }
         file.seen.extend_from_slice(bytes);
@@ -245,8 +287,12 @@ impl Disk for SimDisk {
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
         let mut state = self.state();
+        state.alive()?;
         state.syncs += 1;
         let failed = if state.fail_syncs { Err(device_error()) } else { state.call() };
+        if state.dead {
+            return failed;
+        }
         let lies = state.sync_lies;
         let file = state.file(name)?;
         if failed.is_ok() && !lies {
@@ -272,6 +318,7 @@ impl Disk for SimDisk {
 
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state();
+        state.alive()?;
         let file = state.file(name)?;
         let from = (offset as usize).min(file.seen.len());
         let count = buffer.len().min(file.seen.len() - from);
@@ -309,6 +356,7 @@ impl Disk for SimDisk {
 
     fn free_bytes(&self) -> io::Result<u64> {
         let state = self.state();
+        state.alive()?;
         let free = state.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used()));
         Ok(state.free_bytes.unwrap_or(free))
     }

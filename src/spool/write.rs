@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::clock::Now;
+use crate::mutant::{Mutant, is_on};
 
 use super::disk::Disk;
 use super::format::{Kind, Prelude, SegmentHead, Stamp, encode_checkpoint, encode_record};
@@ -95,8 +96,13 @@ impl<D: Disk> Spool<D> {
             self.disk.append(&name, &record)?;
             len += record.len() as u64;
         }
-        if !self.queue.is_empty() {
-            self.disk.sync(&name)?;
+        if !self.queue.is_empty() && !is_on(Mutant::UnsyncedBatch) {
+            let synced = self.disk.sync(&name);
+            if is_on(Mutant::RetriesFailedSync) {
+                synced.or_else(|_| self.disk.sync(&name))?
+            } else {
+                synced?
+            }
         }
         current.segment.valid_len = len;
         current.segment.allocated = current.segment.allocated.max(blocks(len));
@@ -138,11 +144,10 @@ impl<D: Disk> Spool<D> {
         let nonce = nonce_of(self.nonce_seed, number);
         let head = self.encode_head(number, nonce, now);
         let name = segment_name(number);
-        let written = self
-            .disk
-            .append(&name, &head)
-            .and_then(|()| self.disk.sync(&name))
-            .and_then(|()| self.disk.sync_dir());
+        let written =
+            self.disk.append(&name, &head).and_then(|()| self.disk.sync(&name)).and_then(|()| {
+                if is_on(Mutant::ForgetsDirectorySync) { Ok(()) } else { self.disk.sync_dir() }
+            });
         if let Err(error) = written {
             // One that stays is in no later segment's list, and so counts for nothing.
             let _ = self.disk.unlink(&name);
@@ -218,6 +223,17 @@ impl<D: Disk> Spool<D> {
         self.segments.push(current.segment);
     }
 
+    /// The known bug of appending to the last segment of an earlier run, behind whatever a crash left there.
+    #[cfg(test)]
+    pub(super) fn write_on(&mut self) {
+        let Some(mut segment) = self.segments.pop() else { return };
+        let name = segment_name(segment.number);
+        let files = self.disk.list().unwrap_or_default();
+        let len = files.iter().find(|file| file.name == name).map(|file| file.len);
+        segment.valid_len = len.unwrap_or(segment.valid_len);
+        self.current = Some(Writing { segment, head_len: 0, reserve_tried: true });
+    }
+
     fn degrade(&mut self, now: Now, reason: String, backoff_ms_max: u64) -> Degraded {
         let before = self.trouble.as_ref().map_or(0, |trouble| trouble.backoff_ms);
         let backoff_ms = (before * 2).clamp(BACKOFF_MS_MIN, backoff_ms_max);
@@ -238,7 +254,8 @@ impl<D: Disk> Spool<D> {
     /// Removes what is wholly settled, and durably so. A crash may bring such a file back; its
     /// batches stay settled, and it is removed again.
     fn remove_settled(&mut self) {
-        let settled = self.durable.tally.settled;
+        let Tally { settled, seq, .. } = self.durable.tally;
+        let settled = if is_on(Mutant::UnlinksBeforeAnswer) { seq } else { settled };
         if self.remove_segments(|segment| segment.seq_last <= settled) {
             self.full = false;
         }

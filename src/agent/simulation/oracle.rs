@@ -1,0 +1,268 @@
+//! The independent judge. It knows what was written to the logs, what the destination took, and what the agent says
+//! of itself at every tick; it knows nothing of how the agent works.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::record::LossReason;
+use crate::status::{Ledger, Snapshot};
+
+use super::destination::{Destination, Received};
+use super::server::{Line, Server};
+
+/// A promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// The name of the check.
+    pub(super) check: &'static str,
+    pub(super) detail: String,
+}
+
+pub(super) type Checked = Result<(), Broken>;
+
+pub(super) fn broken(check: &'static str, detail: impl Into<String>) -> Checked {
+    Err(Broken { check, detail: detail.into() })
+}
+
+fn ensure(check: &'static str, holds: bool, detail: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { broken(check, detail()) }
+}
+
+/// What faults may excuse.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Excuses {
+    /// Ends of lives after which the batch under way may be sent once more.
+    pub(super) ends: u64,
+    /// Batches that were taken while the disk refused, so that nobody could note it.
+    pub(super) unnoted: u64,
+    /// A disk was full when a life ended: batches may be counted as damaged that were delivered.
+    pub(super) disk_was_full: bool,
+}
+
+/// Lines, by number.
+type Numbers = BTreeSet<usize>;
+
+/// What a set of batches holds.
+#[derive(Debug, Default)]
+struct Contents {
+    lines: Numbers,
+    /// Records of summaries, word for word.
+    summaries: BTreeSet<String>,
+    /// Requests and unparsed lines of those of all hosts.
+    requests: u64,
+    unparsed: u64,
+}
+
+/// At every tick: the account balances, claims nothing that did not happen, and agrees with the windows.
+pub(super) fn check_tick(snapshot: &Snapshot, server: &Server, destination_lines: u64) -> Checked {
+    let lines = snapshot.ledger.lines;
+    let accounted = lines.shipped + lines.held + lines.filtered + lines.lost;
+    ensure("ledger", lines.read == accounted && snapshot.ledger.balanced, || format!("{lines:?}"))?;
+    let readable = server.readable_lines();
+    ensure("read", lines.read <= readable, || format!("{} lines read of {readable}", lines.read))?;
+    ensure("shipped", lines.shipped <= destination_lines, || {
+        format!("{} lines shipped, {destination_lines} were taken", lines.shipped)
+    })?;
+    let spool = &snapshot.spool;
+    ensure("cap", spool.bytes <= spool.bytes_max, || format!("{} of {}", spool.bytes, spool.bytes_max))?;
+    let totals = &snapshot.web["totals"];
+    let counted = number(totals, "requests") + number(totals, "unparsed");
+    ensure("counts", counted == lines.read, || format!("{counted} lines counted, {} read", lines.read))
+}
+
+/// A new life knows what the last one had said was shipped.
+pub(super) fn check_start(snapshot: &Snapshot, shipped_before: u64) -> Checked {
+    let shipped = snapshot.ledger.lines.shipped;
+    ensure("forgotten", shipped >= shipped_before, || {
+        format!("{shipped} lines shipped after the start, {shipped_before} before it")
+    })
+}
+
+/// Whether every line that may be asked for has arrived or was refused, so that the end can be judged.
+pub(super) fn is_drained(snapshot: &Snapshot, server: &Server, destination: &Destination) -> bool {
+    snapshot.ledger.lines.held == 0 && snapshot.spool.batches == 0 && missing(server, destination).is_empty()
+}
+
+/// The lines that may be asked for and have not come.
+pub(super) fn missing(server: &Server, destination: &Destination) -> Vec<usize> {
+    let known = |batches: &BTreeMap<String, Received>| match contents(batches.iter(), server, false) {
+        Ok(contents) => contents.lines,
+        Err(_) => Numbers::new(),
+    };
+    let mut settled = known(&destination.received);
+    settled.extend(known(&destination.refused));
+    settled.extend(known(&destination.too_large));
+    let required = server.lines().iter().enumerate().filter(|(_, line)| is_required(line));
+    required.map(|(number, _)| number).filter(|number| !settled.contains(number)).collect()
+}
+
+fn is_required(line: &Line) -> bool {
+    !line.optional && (line.complete || line.abandoned)
+}
+
+/// At the end: exactly once, and every number is the same number.
+pub(super) fn check_end(
+    snapshot: &Snapshot,
+    server: &Server,
+    destination: &Destination,
+    excuses: Excuses,
+) -> Checked {
+    check_repeats(destination, excuses)?;
+    let taken = contents(destination.received.iter(), server, true)?;
+    let not_taken = |batches: &BTreeMap<String, Received>| -> Result<Contents, Broken> {
+        let rest = batches.iter().filter(|(key, _)| !destination.received.contains_key(*key));
+        let mut contents = contents(rest, server, false)?;
+        contents.lines.retain(|line| !taken.lines.contains(line));
+        contents.summaries.retain(|text| !taken.summaries.contains(text));
+        Ok(contents)
+    };
+    let refused = not_taken(&destination.refused)?;
+    let mut too_large = not_taken(&destination.too_large)?;
+    too_large.lines.retain(|line| !refused.lines.contains(line));
+    let settled = |number: &usize| {
+        taken.lines.contains(number) || refused.lines.contains(number) || too_large.lines.contains(number)
+    };
+    for (number, line) in server.lines().iter().enumerate() {
+        ensure("lost line", !is_required(line) || settled(&number), || format!("line {number}: {line:?}"))?;
+    }
+    let ledger = &snapshot.ledger;
+    let gone = lost(ledger, LossReason::Truncated) + lost(ledger, LossReason::Removed);
+    let untold = |(number, line): &(usize, &Line)| line.optional && !settled(number);
+    let losable = server.lines().iter().enumerate().filter(untold).count() as u64;
+    ensure("gone", gone <= losable, || format!("{gone} lines lost in files, {losable} may be"))?;
+    let all = (taken.lines.len() + refused.lines.len() + too_large.lines.len()) as u64 + gone;
+    ensure("held", ledger.lines.held == 0, || format!("{:?}", ledger.lines))?;
+    ensure("read at the end", ledger.lines.read == all, || {
+        format!("{:?}, but {all} lines came or were refused", ledger.lines)
+    })?;
+    check_losses(ledger, &taken, &refused, &too_large, excuses)?;
+    check_summaries(snapshot, server, &taken, [&refused, &too_large], gone)
+}
+
+/// A batch comes once, or with the same bytes again where an answer or a process was lost.
+fn check_repeats(destination: &Destination, excuses: Excuses) -> Checked {
+    let mut repeats = 0;
+    for (key, received) in &destination.received {
+        ensure("key", !received.conflict, || format!("{key} came with other bytes"))?;
+        repeats += received.times - 1;
+    }
+    let excused = destination.repeats_excused + excuses.ends + excuses.unnoted;
+    ensure("repeats", repeats <= excused, || format!("{repeats} repeats, {excused} excused"))
+}
+
+fn check_losses(
+    ledger: &Ledger,
+    taken: &Contents,
+    refused: &Contents,
+    too_large: &Contents,
+    excuses: Excuses,
+) -> Checked {
+    let damaged = lost(ledger, LossReason::Corrupted);
+    ensure("damage", damaged == 0 || excuses.disk_was_full, || format!("{:?}", ledger.lost))?;
+    let shipped = ledger.lines.shipped + damaged;
+    ensure("shipped at the end", shipped == taken.lines.len() as u64, || {
+        format!("{:?}, but {} lines came", ledger.lines, taken.lines.len())
+    })?;
+    for (reason, expected) in [
+        (LossReason::Refused, refused.lines.len() as u64),
+        (LossReason::TooLarge, too_large.lines.len() as u64),
+        (LossReason::SpoolFull, 0),
+    ] {
+        let counted = lost(ledger, reason);
+        ensure("losses", counted == expected, || {
+            format!("{counted} lines {}, expected {expected}", reason.name())
+        })?;
+    }
+    Ok(())
+}
+
+/// The summaries that came, and those that were refused, add up to the lines that were parsed.
+fn check_summaries(
+    snapshot: &Snapshot,
+    server: &Server,
+    taken: &Contents,
+    lost: [&Contents; 2],
+    gone: u64,
+) -> Checked {
+    let totals = &snapshot.web["totals"];
+    let (requests, unparsed) = (number(totals, "requests"), number(totals, "unparsed"));
+    let all = || taken.lines.iter().chain(lost[0].lines.iter()).chain(lost[1].lines.iter());
+    let expected = all().filter(|number| server.lines()[**number].is_request).count() as u64;
+    // What was counted and then lost with its file may have been either.
+    let others = all().count() as u64 - expected;
+    let in_sum = requests + unparsed == expected + others + gone;
+    ensure("totals", in_sum && requests >= expected && unparsed >= others, || {
+        format!(
+            "{requests} requests and {unparsed} unparsed counted, {expected} requests of {}",
+            all().count()
+        )
+    })?;
+    let (mut requests_lost, mut unparsed_lost) = (0, 0);
+    for record in lost[0].summaries.union(&lost[1].summaries) {
+        let (requests, unparsed) = summary(record)?;
+        requests_lost += requests;
+        unparsed_lost += unparsed;
+    }
+    let told = (taken.requests + requests_lost, taken.unparsed + unparsed_lost);
+    ensure("summaries", told == (requests, unparsed), || {
+        format!("{told:?} requests and unparsed lines in summaries, {:?} counted", (requests, unparsed))
+    })
+}
+
+/// Reads batches; every line must stand there as it was written, and in one batch only.
+fn contents<'a>(
+    batches: impl Iterator<Item = (&'a String, &'a Received)>,
+    server: &Server,
+    once: bool,
+) -> Result<Contents, Broken> {
+    let mut contents = Contents::default();
+    for (key, received) in batches {
+        if received.is_lines {
+            for record in received.text.lines() {
+                let number = line_number(record, server)?;
+                let is_new = contents.lines.insert(number);
+                ensure("twice", is_new || !once, || format!("line {number} came again under {key}"))?;
+            }
+        } else if received.is_summaries {
+            for record in received.text.lines() {
+                let (requests, unparsed) = summary(record)?;
+                if once {
+                    contents.requests += requests;
+                    contents.unparsed += unparsed;
+                }
+                contents.summaries.insert(record.to_owned());
+            }
+        }
+    }
+    Ok(contents)
+}
+
+/// Which line a record is, if it is one, word for word.
+fn line_number(record: &str, server: &Server) -> Result<usize, Broken> {
+    let strange = || Broken { check: "line", detail: format!("no line that was written: {record}") };
+    let number = record.split('~').nth(1).and_then(|number| number.parse().ok());
+    let number: usize = number.ok_or_else(strange)?;
+    let line = server.lines().get(number).ok_or_else(strange)?;
+    let quoted = line.text.replace('"', "\\\"");
+    let rest = record.split_once("\"log\":\"").map(|(_, rest)| rest).ok_or_else(strange)?;
+    let marks = rest.strip_prefix(quoted.as_str()).ok_or_else(strange)?;
+    let expected = if line.abandoned { marks == "\",\"partial\":true}" } else { marks == "\"}" };
+    if expected { Ok(number) } else { Err(strange()) }
+}
+
+/// Requests and unparsed lines of all hosts together; those of one host count for nothing.
+fn summary(record: &str) -> Result<(u64, u64), Broken> {
+    let unread = |error| Broken { check: "summary", detail: format!("{error}: {record}") };
+    let record: Value = serde_json::from_str(record).map_err(unread)?;
+    let is_all = record["vhost"] == "_all";
+    Ok(if is_all { (number(&record, "requests"), number(&record, "unparsed")) } else { (0, 0) })
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or(0)
+}
+
+fn lost(ledger: &Ledger, reason: LossReason) -> u64 {
+    ledger.lost.iter().filter(|loss| loss.reason == reason).map(|loss| loss.lines).sum()
+}
