@@ -414,7 +414,7 @@ impl Follower {
     /// is durable can be found again by nothing else.
     pub fn births(&mut self) -> Vec<StateChange> {
         let born = std::mem::take(&mut self.born);
-        let files = born.iter().filter_map(|id| self.files.get(id)).filter(|file| file.is_decided());
+        let files = born.iter().filter_map(|id| self.files.get(id));
         let births = files.map(|file| (position::key(file.id), Some(file.position().encode())));
         births.chain(self.start_changes.drain(..)).collect()
     }
@@ -424,7 +424,7 @@ impl Follower {
         let saved = self.saved.values().chain(self.parked.values());
         !self.removed.is_empty()
             || !self.closed_changes.is_empty()
-            || self.files.values().any(|file| file.dirty && file.is_decided())
+            || self.files.values().any(|file| file.dirty)
             || saved.into_iter().any(|saved| saved.dirty)
     }
 
@@ -438,7 +438,7 @@ impl Follower {
                 changes.push((Ahead::key(id), None));
             }
         }
-        for file in self.files.values_mut().filter(|file| file.dirty && file.is_decided()) {
+        for file in self.files.values_mut().filter(|file| file.dirty) {
             changes.push((position::key(file.id), Some(file.position().encode())));
             let ahead = file.ahead_position().filter(|_| !is_on(Mutant::ForgetsPlaceOfCounting));
             if let Some(ahead) = ahead {

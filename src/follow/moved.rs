@@ -338,7 +338,8 @@ impl Follower {
         let Some(file) = self.files.get_mut(&id) else { return };
         let is_counted = ahead.as_ref().is_none_or(|ahead| file.restore_ahead(ahead));
         let lines = if is_counted { 0 } else { ahead.map_or(0, |ahead| ahead.lines) };
-        file.origin = Origin::Settled;
+        // Of which nothing was read may still turn out to be a copy.
+        file.origin = if position.offset > 0 { Origin::Settled } else { Origin::Unchecked };
         if let Some(path) = path.as_ref().filter(|path| **path != name) {
             // It keeps the name it had, so that the successor is seen to have taken it.
             let is_replaced = open::identity_of(&*self.host, &name).is_some();

@@ -199,12 +199,6 @@ impl Tracked {
         }
     }
 
-    /// Whether its position may become durable. While a file with content may be a copy, a restart is to find it as
-    /// new as it is, beside the position of its original.
-    pub(super) fn is_decided(&self) -> bool {
-        self.origin == Origin::Settled || self.head.length == 0
-    }
-
     /// Nothing has its name now.
     pub(super) fn is_absent(&self) -> bool {
         self.name == Name::Absent
