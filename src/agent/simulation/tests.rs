@@ -2,11 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::oracle::Broken;
 use super::run::{Summary, run};
+use crate::mutant::{self, Mutant};
 
 /// Seeds of an ordinary run of the tests.
 const SEEDS: u64 = 5_000;
@@ -82,4 +83,34 @@ fn a_seed_gives_the_same_run_again() {
     for seed in 0..20 {
         assert_eq!(caught(seed, false), caught(seed, false), "seed {seed}");
     }
+}
+
+/// Seeds in which a known bug must show at the latest.
+const MUTANT_SEEDS: u64 = 2_000;
+
+/// The first seed that the bug breaks, and how. One that is broken without it proves nothing.
+fn finds(mutant: Mutant) -> Option<(u64, &'static str)> {
+    (0..MUTANT_SEEDS).find_map(|seed| {
+        let broken = mutant::with(Some(mutant), || caught(seed, false)).err()?;
+        caught(seed, false).is_ok().then_some((seed, broken.check))
+    })
+}
+
+#[test]
+fn every_known_bug_is_found() {
+    let next = AtomicUsize::new(0);
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match finds(*mutant) {
+                        Some((seed, check)) => println!("{mutant:?}: seed {seed}, by the check \"{check}\""),
+                        None => missed.lock().expect("a list").push(*mutant),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(missed.into_inner().expect("a list"), [], "bugs that no seed shows");
 }
