@@ -1,4 +1,4 @@
-//! The cases of following a file that are about the agent as a whole; the others are in `src/follow/cases`.
+//! The cases of following a file that are about the agent as a whole; the others are in `src/follow/tests/cases`.
 //!
 //! Nothing here looks inside: a log, a process, its status.
 

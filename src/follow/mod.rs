@@ -31,8 +31,6 @@ mod tracked;
 pub mod watch;
 
 #[cfg(test)]
-mod cases;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -350,6 +348,10 @@ impl Follower {
                 self.take_up(anew, now);
             }
         }
+        if turn.compressed {
+            self.block_compressed(id);
+            return turn;
+        }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
         if turn.finished && self.has_older(id) {
             turn.finished = false;
@@ -363,6 +365,18 @@ impl Follower {
             self.notices.push(Notice::Closed { path: file.path, offset, unreadable_rest });
         }
         turn
+    }
+
+    /// Lets a file go that was empty when it was opened and turns out to be compressed: it is named as one that is
+    /// not read, and its name is looked at again at every scan.
+    fn block_compressed(&mut self, id: u64) {
+        let Some(file) = self.let_go(id) else { return };
+        self.removed.push(id);
+        self.notices.push(Notice::Parted { id });
+        if file.is_named() {
+            let message = open::COMPRESSED.to_owned();
+            self.blocked.insert(file.path, Blocked { state: "compressed", message, unlisted: false });
+        }
     }
 
     /// Tells of a hole, and of further ones of the same file when they have doubled.
@@ -389,6 +403,9 @@ impl Follower {
         self.check_origin(id, now);
         let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
         let turn = file.count(&mut self.buffer, bytes_max, now, take);
+        if turn.compressed {
+            self.block_compressed(id);
+        }
         if turn.rewritten {
             // Since the last scan; a copy is searched at the next one.
             if let Some(anew) = self.anew(id, now) {

@@ -20,6 +20,9 @@ const LINE_START_SEARCH_BYTES: u64 = 64 * 1024;
 /// First bytes of a gzip member (RFC 1952).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// What to say of a log whose bytes are compressed.
+pub(super) const COMPRESSED: &str = "compressed; only plain text is followed (leave gzip out of access_log)";
+
 /// Endings of the names that compressors give. The name tells before the first bytes can: rotation makes the
 /// file first and compresses into it then.
 const COMPRESSED_ENDINGS: [&[u8]; 6] = [b"gz", b"bz2", b"xz", b"zst", b"lz4", b"Z"];
@@ -69,12 +72,16 @@ pub(super) fn open(files: &dyn Files, path: &Path) -> Result<Opened, Refusal> {
     if !stat.is_regular {
         return Err(not_a_file());
     }
-    let mut magic = [0; 2];
-    let read = read_full_at(&*file, &mut magic, 0).map_err(|error| refusal(&error))?;
-    if read == 2 && magic == GZIP_MAGIC {
-        return Err(compressed("compressed; only plain text is followed (leave gzip out of access_log)"));
+    if is_gzip(&*file).map_err(|error| refusal(&error))? {
+        return Err(compressed(COMPRESSED));
     }
     Ok(Opened { file, identity: stat.identity })
+}
+
+/// Whether a file begins as a gzip member does.
+pub(super) fn is_gzip(file: &dyn LogFile) -> io::Result<bool> {
+    let mut magic = [0; 2];
+    Ok(read_full_at(file, &mut magic, 0)? == magic.len() && magic == GZIP_MAGIC)
 }
 
 fn not_a_file() -> Refusal {

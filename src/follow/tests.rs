@@ -1,8 +1,9 @@
 //! The follower against real files in a directory of its own: what is written is what is handed out, once.
 
-use std::ffi::OsString;
+mod cases;
 mod moved;
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -470,26 +471,6 @@ fn a_very_long_line_is_cut_counted_once_and_the_next_one_is_whole() {
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0].len(), LINE_BYTES_MAX + "…".len());
     assert_eq!(lines[1], "after");
-}
-
-#[test]
-fn a_log_that_turns_out_to_be_compressed_is_let_go_and_taken_up_when_it_is_plain() {
-    let mut bench = Bench::new(&["a.log"]);
-    bench.append("a.log", "");
-    assert_eq!(bench.taken(), [""; 0]);
-    bench.append("a.log", [0x1f, 0x8b, 8, b'\n', 9, b'\n']);
-    for _ in 0..2 {
-        assert_eq!(bench.taken(), [""; 0]);
-        let states: Vec<&str> = bench.follower.blocked().values().map(|blocked| blocked.state).collect();
-        assert_eq!(states, ["compressed"]);
-    }
-    let saved = bench.positions();
-    bench.restart(&["a.log"], &saved);
-    assert_eq!(bench.taken(), [""; 0]);
-    assert_eq!(bench.follower.take_notices(), [], "nothing of it is missed");
-    bench.rename("a.log", "a.log.1");
-    bench.append("a.log", "plain\n");
-    assert_eq!(bench.taken(), ["plain"]);
 }
 
 #[test]

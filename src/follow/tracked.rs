@@ -12,6 +12,7 @@ use memchr::memrchr;
 use super::cursor::Cursor;
 use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, read_full_at};
+use super::open::is_gzip;
 use super::position::{Ahead as AheadPosition, Known, Position};
 
 use crate::mutant::{Mutant, is_on};
@@ -79,6 +80,8 @@ pub struct Turn {
     pub nuls: u64,
     /// The file has lost its name and was read to its end; it can be let go.
     pub finished: bool,
+    /// What has come into the file, which was empty, is compressed: no line of it will ever be read.
+    pub compressed: bool,
 }
 
 /// A second place in a file: up to here lines were counted that wait in the file to be shipped.
@@ -341,7 +344,8 @@ impl Tracked {
         let mut turn = Turn::default();
         let nuls_before = self.cursor.nuls_passed;
         let result = self.look(now, &mut turn).and_then(|()| {
-            if turn.rewritten || self.origin == Origin::Held {
+            turn.compressed = self.turns_out_compressed()?;
+            if turn.rewritten || turn.compressed || self.origin == Origin::Held {
                 return Ok(());
             }
             if self.origin == Origin::Unchecked {
@@ -378,7 +382,8 @@ impl Tracked {
     ) -> Turn {
         let mut turn = Turn::default();
         let result = self.look(now, &mut turn).and_then(|()| {
-            if turn.rewritten || self.origin != Origin::Settled {
+            turn.compressed = self.turns_out_compressed()?;
+            if turn.rewritten || turn.compressed || self.origin != Origin::Settled {
                 return Ok(());
             }
             let start =
@@ -394,6 +399,11 @@ impl Tracked {
         });
         self.conclude(result, &mut turn);
         turn
+    }
+
+    /// Whether the first bytes of a file that was empty when it was opened are those of gzip.
+    fn turns_out_compressed(&self) -> io::Result<bool> {
+        Ok(self.counted_offset() == 0 && self.size > 0 && is_gzip(&*self.file)?)
     }
 
     fn counted_to(&self) -> u64 {

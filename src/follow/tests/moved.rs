@@ -446,3 +446,23 @@ fn two_rotations_without_a_successor_are_read() {
     assert_eq!(bench.taken(), ["4"]);
     assert_eq!(bench.outwait(), [""; 0]);
 }
+
+#[test]
+fn a_log_that_turns_out_to_be_compressed_is_let_go_and_taken_up_when_it_is_plain() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "");
+    assert_eq!(bench.taken(), [""; 0]);
+    bench.append("a.log", [0x1f, 0x8b, 8, b'\n', 9, b'\n']);
+    for _ in 0..2 {
+        assert_eq!(bench.taken(), [""; 0]);
+        let states: Vec<&str> = bench.follower.blocked().values().map(|blocked| blocked.state).collect();
+        assert_eq!(states, ["compressed"]);
+    }
+    let saved = bench.positions();
+    bench.restart(&["a.log"], &saved);
+    assert_eq!(bench.taken(), [""; 0]);
+    assert_eq!(bench.follower.take_notices(), [], "nothing of it is missed");
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "plain\n");
+    assert_eq!(bench.taken(), ["plain"]);
+}

@@ -10,7 +10,7 @@
 //! | 38: two agents | `tests/cases.rs`; `a_second_agent_on_the_same_state_is_refused` of `tests/commands.rs` |
 //!
 //! In every test [`World::check`] ends the case: each line once, each loss said and none that was not, and a last
-//! line still read. `WATCHPOST_TEST_CASES=10000 cargo test --lib follow::cases` tries so many compositions.
+//! line still read. `WATCHPOST_TEST_CASES=10000 cargo test --lib follow::tests::cases` tries so many compositions.
 
 mod content;
 mod controls;
@@ -28,8 +28,8 @@ const TESTS: [&str; 5] = [
     include_str!("content.rs"),
     include_str!("places.rs"),
     include_str!("rotation.rs"),
-    include_str!("../../agent/tests.rs"),
-    include_str!("../../../tests/cases.rs"),
+    include_str!("../../../agent/tests.rs"),
+    include_str!("../../../../tests/cases.rs"),
 ];
 
 #[test]

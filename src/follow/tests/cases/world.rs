@@ -49,6 +49,8 @@ pub(super) struct World {
     begun: Option<(PathBuf, u64, Vec<u8>)>,
     /// A process that holds a file open, as a worker of nginx does after a rotation.
     writer: Option<File>,
+    /// The line that was begun in the file of that process before it lost its name, and what is missing.
+    left_piece: Option<(u64, Vec<u8>)>,
     /// The spool takes no line.
     pub(super) is_full: bool,
     /// A fault: each line is handed out so many times.
@@ -85,6 +87,7 @@ impl World {
             next_number: 1,
             begun: None,
             writer: None,
+            left_piece: None,
             is_full: false,
             repeats: 1,
             is_forgetful: false,
@@ -182,20 +185,31 @@ impl World {
         number
     }
 
-    /// The writer of a begun line forgets it: its file was taken away.
+    /// The writer of a begun line forgets it: its file was taken away. A process that holds the file ends the line
+    /// before it writes others.
     fn forget_begun(&mut self, name: &str) {
-        if let Some((path, number, _)) = &self.begun
-            && *path == self.path(name)
-        {
-            self.oracle.piece_bytes += self.oracle.texts[number].len() as u64;
-            self.begun = None;
+        let path = self.path(name);
+        let Some((_, number, rest)) = self.begun.take_if(|(begun, ..)| *begun == path) else { return };
+        self.oracle.piece_bytes += self.oracle.texts[&number].len() as u64;
+        let inode = |metadata: fs::Metadata| metadata.ino();
+        let held = self.writer.as_ref().and_then(|writer| writer.metadata().ok()).map(inode);
+        if held.is_some() && held == fs::metadata(&path).ok().map(inode) {
+            self.left_piece = Some((number, rest));
         }
+    }
+
+    /// No process ends it either: its file was cut.
+    fn forget_begun_for_ever(&mut self, name: &str) {
+        let left_before = self.left_piece.take();
+        self.forget_begun(name);
+        self.left_piece = left_before;
     }
 
     /// A process opens the log and keeps it.
     pub(super) fn hold(&mut self, name: &str) {
         let path = self.path(name);
         let is_new = fs::metadata(&path).is_err();
+        self.let_go();
         self.writer = OpenOptions::new().create(true).append(true).open(&path).ok();
         if is_new {
             self.made(&path);
@@ -209,6 +223,7 @@ impl World {
     /// That process ends.
     pub(super) fn let_go(&mut self) {
         self.writer = None;
+        self.left_piece = None;
     }
 
     /// Whether a line was begun and is not at its end.
@@ -216,9 +231,14 @@ impl World {
         self.begun.is_some()
     }
 
-    /// It writes whole lines, wherever the file is by now.
+    /// It writes whole lines, wherever the file is by now. A piece that stands at its end is ended first.
     pub(super) fn write_held(&mut self, lines: u64) {
         let mut writer = self.writer.take().expect("a process that holds a log");
+        if let Some((number, rest)) = self.left_piece.take() {
+            self.oracle.piece_bytes -= self.oracle.texts[&number].len() as u64;
+            self.oracle.unfinished.remove(&number);
+            writer.write_all(&rest).expect("written");
+        }
         for _ in 0..lines {
             let (number, text) = self.line();
             self.oracle.texts.insert(number, text.clone());
@@ -262,13 +282,13 @@ impl World {
     }
 
     fn cut(&mut self, name: &str) {
+        self.forget_begun_for_ever(name);
         let file = OpenOptions::new().write(true).truncate(true).open(self.path(name)).expect("truncated");
         self.wrote(&file);
     }
 
     pub(super) fn truncate(&mut self, name: &str) {
         let was_read_of = self.oracle.has_read_of(&self.path(name));
-        self.forget_begun(name);
         self.cut(name);
         self.note_gone(was_read_of);
     }
@@ -279,7 +299,6 @@ impl World {
         if lines_between > 0 {
             self.write(name, lines_between);
         }
-        self.forget_begun(name);
         self.cut(name);
         self.note_gone(false);
     }
