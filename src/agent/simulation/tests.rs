@@ -94,7 +94,7 @@ fn a_seed_gives_the_same_run_again() {
 }
 
 /// Seeds in which a known bug must show at the latest.
-const MUTANT_SEEDS: u64 = 2_000;
+const MUTANT_SEEDS: u64 = 10_000;
 
 /// The first seed that the bug breaks, and how. One that is broken without it proves nothing.
 fn finds(mutant: Mutant) -> Option<(u64, &'static str)> {
