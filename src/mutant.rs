@@ -5,6 +5,7 @@
 //! be more than a line or two at its place, or it would be a second program.
 
 /// A bug that some program of this kind had.
+#[cfg_attr(not(test), allow(dead_code, reason = "some hooks stand in code of the tests alone"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
     /// A batch is offered, and its position counts, before it is synced.
@@ -61,39 +62,6 @@ pub(crate) enum Mutant {
     IgnoresCap,
 }
 
-/// Whether a bug is on.
-#[cfg(not(test))]
-pub(crate) const fn is_on(_mutant: Mutant) -> bool {
-    false
-}
-
-#[cfg(test)]
-pub(crate) use switch::{is_on, with};
-
-#[cfg(test)]
-mod switch {
-    use std::cell::Cell;
-
-    use super::Mutant;
-
-    thread_local! {
-        static ON: Cell<Option<Mutant>> = const { Cell::new(None) };
-    }
-
-    /// Whether a bug is on in this thread.
-    pub(crate) fn is_on(mutant: Mutant) -> bool {
-        ON.get() == Some(mutant)
-    }
-
-    /// Runs something with a bug, in this thread alone. A panic inside leaves it on: catch it there.
-    pub(crate) fn with<T>(mutant: Option<Mutant>, run: impl FnOnce() -> T) -> T {
-        let before = ON.replace(mutant);
-        let result = run();
-        ON.set(before);
-        result
-    }
-}
-
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
@@ -125,4 +93,37 @@ impl Mutant {
         Mutant::ForgetsDelivered,
         Mutant::IgnoresCap,
     ];
+}
+
+/// Whether a bug is on.
+#[cfg(not(test))]
+pub(crate) const fn is_on(_mutant: Mutant) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use switch::{is_on, with};
+
+#[cfg(test)]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static ON: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Whether a bug is on in this thread.
+    pub(crate) fn is_on(mutant: Mutant) -> bool {
+        ON.get() == Some(mutant)
+    }
+
+    /// Runs something with a bug, in this thread alone. A panic inside leaves it on: catch it there.
+    pub(crate) fn with<T>(mutant: Option<Mutant>, run: impl FnOnce() -> T) -> T {
+        let before = ON.replace(mutant);
+        let result = run();
+        ON.set(before);
+        result
+    }
 }
