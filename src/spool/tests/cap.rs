@@ -1,5 +1,6 @@
 //! The cap, and what still must work when it is reached.
 
+use crate::mutant::{self, Mutant};
 use crate::record::{Loss, LossReason};
 
 use super::super::{Refused, SpoolState};
@@ -139,4 +140,18 @@ fn a_file_system_that_fills_up_still_takes_what_was_reserved() {
         spool.ack(seq, at(0)).unwrap();
     }
     assert_eq!(spool.status().batches, 3);
+}
+
+/// The control: a spool that does not look at its cap is found out by the bytes on its disk.
+#[test]
+fn a_spool_that_ignores_its_cap_is_found_out() {
+    let disk = SimDisk::default();
+    mutant::with(Some(Mutant::IgnoresCap), || {
+        let mut spool = open(&disk);
+        for _ in 0..200 {
+            spool.append(Some(batch(1, &[1; 10_000])), vec![]).unwrap();
+            spool.commit(at(0)).unwrap();
+        }
+    });
+    assert!(disk.peak_bytes() > CAP, "{}", disk.peak_bytes());
 }
