@@ -17,7 +17,7 @@ pub(crate) struct Nginx {
     directory: PathBuf,
     process: Process,
     /// Accepts and never answers, so that a request can be given up by its client.
-    _hanging: TcpListener,
+    hanging: TcpListener,
 }
 
 impl Nginx {
@@ -52,7 +52,7 @@ impl Nginx {
         let process = Process::start(&mut command, &directory.join("nginx.out"));
         wait_for("nginx", || TcpStream::connect(address).ok());
         wait_for("nginx's process number", || fs::read_to_string(directory.join("nginx.pid")).ok());
-        Nginx { address, directory: directory.to_owned(), process, _hanging: hanging }
+        Nginx { address, directory: directory.to_owned(), process, hanging }
     }
 
     /// Tells the workers to open the log anew, as logrotate's rules do.
@@ -134,9 +134,11 @@ fn give_up(nginx: &Nginx, number: u64) {
     let mut stream = connect(nginx.address);
     let request = format!("GET /slow/{number} HTTP/1.1\r\nHost: shop.example\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
-    let (upstream, _) = nginx._hanging.accept().expect("nginx asks the upstream");
+    let (mut upstream, _) = nginx.hanging.accept().expect("nginx asks the upstream");
     drop(stream);
-    drop(upstream);
+    // nginx lets the upstream go when it sees that the client has gone. Not before: it would log 502.
+    upstream.set_read_timeout(Some(Duration::from_secs(20))).expect("a deadline");
+    upstream.read_to_end(&mut Vec::new()).expect("nginx gives the request up");
 }
 
 fn status_of(line: &str) -> &str {

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,30 +40,36 @@ fn found(bytes: &[u8]) -> Vec<&'static str> {
 /// A proxy that quotes in its answers all that it was told, and keeps it.
 struct Proxy {
     address: SocketAddr,
+    status: Arc<AtomicU16>,
     heads: Arc<Mutex<Vec<String>>>,
     bodies: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl Proxy {
-    /// Answers these statuses, then 200 for ever.
-    fn start(statuses: &'static [u16]) -> Proxy {
+    /// Answers this status until told otherwise.
+    fn start(status: u16) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let proxy = Proxy {
             address: listener.local_addr().expect("its address"),
+            status: Arc::new(AtomicU16::new(status)),
             heads: Arc::default(),
             bodies: Arc::default(),
         };
         let (heads, bodies) = (Arc::clone(&proxy.heads), Arc::clone(&proxy.bodies));
+        let status = Arc::clone(&proxy.status);
         // It ends with the tests' process: it only ever waits for a connection.
         std::thread::spawn(move || {
-            for (index, stream) in listener.incoming().flatten().enumerate() {
-                let status = statuses.get(index).copied().unwrap_or(200);
-                let Some((head, body)) = exchange(stream, status) else { continue };
+            for stream in listener.incoming().flatten() {
+                let Some((head, body)) = exchange(stream, status.load(Ordering::SeqCst)) else { continue };
                 heads.lock().expect("no panic").push(head);
                 bodies.lock().expect("no panic").push(body);
             }
         });
         proxy
+    }
+
+    fn answer(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
     }
 
     fn heads(&self) -> Vec<String> {
@@ -117,7 +124,7 @@ fn s4_no_secret_is_said_shipped_or_left() {
     let directory = directory();
     let log = directory.path().join("access.log");
     fs::write(&log, (0..50).map(|n| log_line(n, 200) + "\n").collect::<String>()).expect("a log");
-    let proxy = Proxy::start(&[503, 200, 502, 400]);
+    let proxy = Proxy::start(503);
     let mut agent = Agent::new(directory.path(), &log.display().to_string());
     // Not on loopback, so that the proxy is asked; the name is looked up by nobody.
     let url = format!("http://user:UrlPassw0rdC4nary@collector.invalid/receiver/v1/http/{PATH}");
@@ -150,12 +157,18 @@ fn s4_no_secret_is_said_shipped_or_left() {
     {
         note(told(&agent, arguments, proxy.address));
     }
-    let delivered = wait_for("lines that arrived", || {
-        let answer = asked("/status")?;
-        let status = serde_json::from_str(&answer.body).ok()?;
-        (number(&status, "/ledger/lines/shipped") == 50 && proxy.heads().len() > 4).then_some(answer.body)
-    });
-    note(delivered);
+    let status_with = |what: &str, path: &str, value: u64| {
+        wait_for(what, || {
+            let answer = asked("/status")?;
+            let status = serde_json::from_str(&answer.body).ok()?;
+            (number(&status, path) == value).then_some(answer.body)
+        })
+    };
+    proxy.answer(200);
+    note(status_with("lines that arrived", "/ledger/lines/shipped", 50));
+    proxy.answer(400);
+    note(status_with("a complaint", "/delivery/last_status", 400));
+    proxy.answer(200);
     for path in ["/", "/metrics", "/healthz", "/readyz"] {
         note(format!("{:?}", ask(agent.address, path, &shown)));
         note(format!("{:?}", ask(agent.address, path, &format!("Host: {}\r\n", agent.address))));
