@@ -3,18 +3,21 @@
 //! What was read elsewhere is not read again: a file that holds the same as one that is open, is searched, or was closed
 //! lately goes on behind that, or is left alone. Nothing is decided while such a file is still being read.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
 use super::files::LogFile;
 use super::identity::{self, Head, Identity, is_prefix};
+use super::moved::Saved;
 use super::open::{self, Opened};
 use super::position::{self, Position};
 use super::siblings::{self, Elder, Listings};
 use super::tracked::Tracked;
-use super::{FILES_MAX, Follower};
+use super::{Blocked, Follower};
 
-/// Names without a file of which the last one is remembered after a restart.
+/// Closed files that are remembered; the oldest are forgotten first.
 const CLOSED_FILES_MAX: usize = 1000;
 
 /// Closed files that are remembered of each name.
@@ -33,27 +36,50 @@ pub(super) struct Gap {
     pub(super) elder: Elder,
     /// What was read of that file: others may hold the same.
     pub(super) position: Position,
-    /// Its number, if it is open.
-    pub(super) id: Option<u64>,
+    /// Its number.
+    pub(super) id: u64,
+}
+
+impl Gap {
+    /// Two of the same key ask for the same files, the one of the earlier time for more of them.
+    fn key(&self) -> (u64, bool, bool, Identity, (i64, i64)) {
+        let Elder { is_live, is_new, identity, modified, .. } = self.elder;
+        (self.id, is_live, is_new, identity, modified)
+    }
 }
 
 impl Follower {
     /// Finds the files that had a name between two looks, and lost it again: what rotation made of it after the file
-    /// that had it when it was last seen.
+    /// that had it when it was last seen. A gap is asked for again until all of it could be looked at.
     pub(super) fn find_between(&mut self, listings: &mut Listings, now: Instant) {
-        let saved = self.identities_of_saved();
+        let saved = self.saved.iter().map(|(id, saved)| (saved.position.identity, *id));
+        let closed = self.closed.iter().map(|(id, position)| (position.identity, *id));
+        let without_file: BTreeMap<Identity, u64> = saved.chain(closed).collect();
         let mut gaps = std::mem::take(&mut self.gaps);
-        gaps.sort_by_key(|gap| gap.id);
+        gaps.sort_by_key(Gap::key);
+        gaps.dedup_by(|later, earlier| {
+            let without_time = |gap: &Gap| (gap.id, gap.elder.is_live, gap.elder.is_new, gap.elder.identity);
+            without_time(later) == without_time(earlier) && later.elder.name == earlier.elder.name
+        });
         for gap in gaps {
+            if !listings.is_steady(&gap.elder.name) {
+                self.gaps.push(gap);
+                continue;
+            }
             let known = &self.identities;
-            let is_known = |identity: Identity| known.contains_key(&identity) || saved.contains(&identity);
-            let younger = siblings::younger(&gap.elder, listings, &is_known);
-            let mut comes_back = false;
-            for (path, rotated) in younger {
+            let number_of =
+                |identity: Identity| known.get(&identity).or_else(|| without_file.get(&identity)).copied();
+            let younger = siblings::younger(&gap.elder, gap.id, listings, &number_of);
+            let mut comes_back = !younger.unread.is_empty();
+            for (path, error) in younger.unread {
+                let message = error.to_string();
+                self.blocked.insert(path, Blocked { state: "unreadable", message, unlisted: true });
+            }
+            for (path, rotated) in younger.found {
                 match self.unread_from(&gap, &path, rotated.file()) {
-                    Unread::From(offset) => self.take_between(&gap, rotated.into_opened(), offset, now),
-                    Unread::Later => comes_back = true,
-                    Unread::Nothing => {}
+                    Ok(Unread::From(offset)) => self.take_between(&gap, rotated.into_opened(), offset, now),
+                    Ok(Unread::Later) | Err(_) => comes_back = true,
+                    Ok(Unread::Nothing) => {}
                 }
             }
             if comes_back {
@@ -69,96 +95,103 @@ impl Follower {
         self.settle(id);
         if offset > 0 {
             // This place is durable no sooner than what was read elsewhere.
-            self.born.retain(|born| *born != id);
+            self.born.remove(&id);
         }
-        let is_replaced = open::identity_of(&*self.host, name).is_some();
+        let other = open::identity_of(&*self.host, name);
         if let Some(file) = self.files.get_mut(&id) {
-            file.unnamed(is_replaced, now);
+            file.unnamed(other, now);
         }
     }
 
-    /// From where a file that came between is to be read.
-    fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> Unread {
-        let resembles = |head: &Head| head.length > 0 && head.matches(file).unwrap_or(false);
+    /// From where a file that came between is to be read. An error says nothing of it.
+    fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> io::Result<Unread> {
         let name = &gap.elder.name;
-        let family = self.files.values().rev().filter(|open| open.path == *name || open.first_path == *name);
-        let key = first_line(file);
-        let is_alike = |open: &dyn LogFile| {
-            let head = Head::read(open).unwrap_or_default();
-            // One that begins with a hole has no head.
-            let has_hole = head.length == 0 && key.is_some() && first_line(open) == key;
-            has_hole || resembles(&head) || is_prefix(file, open).unwrap_or(false)
-        };
-        let searched = self.saved.values().filter(|saved| saved.position.path == gap.elder.name);
-        let mut searched = searched.filter(|saved| saved.position.offset > 0);
-        if self.anew.iter().any(|anew| is_alike(&*anew.opened.file))
-            || searched.any(|saved| open::agrees(file, &saved.position))
-        {
-            return Unread::Later;
-        }
-        let mut alike = family.filter(|open| {
-            is_alike(open.file()) || (open.offset() > 0 && open::agrees(file, &open.position()))
-        });
-        if let Some(open) = alike.next() {
-            let Ok(stat) = open.file().stat() else { return Unread::Later };
-            return match (stat.links, open.offset()) {
-                // It was replaced by a file with its content, which was moved away in its turn, or it was compressed:
-                // what it holds itself is read from it, and the rest from the other.
-                (0, offset) if offset > 0 && offset == stat.size => {
-                    let holds = open::agrees(file, &open.position());
-                    if holds { Unread::From(offset) } else { Unread::Nothing }
-                }
-                (0, _) if stat.size > 0 => Unread::Later,
-                _ => Unread::Nothing,
-            };
-        }
-        let closed = self.closed.get(&gap.elder.name).into_iter().flatten();
-        for position in closed.rev() {
-            if open::agrees(file, position) {
-                return Unread::From(position.offset);
-            }
-            if open::is_gzip_name(path) && resembles(&position.head) {
-                return Unread::Nothing;
+        for anew in &self.anew {
+            if is_alike(&*anew.opened.file, file)? {
+                return Ok(Unread::Later);
             }
         }
-        if resembles(&gap.position.head) { Unread::Nothing } else { Unread::From(0) }
+        let is_empty = file.stat()?.size == 0;
+        for Saved { position, .. } in self.saved.values().filter(|saved| is_of(&saved.position.path, name)) {
+            let is_its_copy =
+                position.offset > 0 && (open::agrees(file, position)? || open::begins_like(file, position)?);
+            if is_empty || is_its_copy {
+                return Ok(Unread::Later);
+            }
+        }
+        let family = self.files.values().rev();
+        for open in family.filter(|open| is_of(&open.path, name) || is_of(&open.first_path, name)) {
+            if is_alike(open.file(), file)? || (open.offset() > 0 && open::agrees(file, &open.position())?) {
+                return unread_beside(open, file);
+            }
+        }
+        let closed = self.closed_of(name).filter(|(_, position)| position.offset > 0);
+        for (_, position) in closed {
+            if open::agrees(file, position)? {
+                let is_more = file.stat()?.size > position.offset;
+                return Ok(if is_more { Unread::From(position.offset) } else { Unread::Nothing });
+            }
+            let is_shorter = open::is_gzip_name(path) || file.stat()?.size <= position.offset;
+            if is_shorter && open::begins_like(file, position)? {
+                return Ok(Unread::Nothing);
+            }
+        }
+        Ok(if open::begins_like(file, &gap.position)? { Unread::Nothing } else { Unread::From(0) })
     }
 
-    /// Keeps in mind what a file held that was read to its end: its copies and its compressed form are no new ones.
+    /// Keeps the position of a file that was read to its end: its copies and its compressed form are no new ones, and
+    /// whatever comes under its name later, even while nobody looks, is known to be younger.
     pub(super) fn remember(&mut self, file: &Tracked) {
-        if file.offset() == 0 {
-            return;
-        }
-        if self.closed.len() >= FILES_MAX {
-            self.closed.clear();
-        }
-        let closed = self.closed.entry(file.path.clone()).or_default();
-        closed.push_back(file.position());
-        if closed.len() > CLOSED_MAX {
-            closed.pop_front();
-        }
-    }
-
-    /// Keeps the position of a closed file until another has its name: whatever comes and goes under that name
-    /// meanwhile, even compressed and while nobody looks, is known to be younger.
-    pub(super) fn keep_closed(&mut self, file: &Tracked) {
-        let is_last = !self.files.values().any(|other| other.path == file.path);
-        if !is_last || self.last_closed.len() >= CLOSED_FILES_MAX {
-            self.removed.push(file.id);
-            return;
-        }
-        if let Some(before) = self.last_closed.insert(file.path.clone(), file.id) {
-            self.removed.push(before);
-        }
         let position = Position { path: file.path.clone(), is_closed: true, ..file.position() };
         self.closed_changes.push((position::key(file.id), Some(position.encode())));
-        if self.ahead_keys.contains(&file.id) {
-            self.ahead_keys.remove(&file.id);
+        if self.ahead_keys.remove(&file.id) {
             self.closed_changes.push((position::Ahead::key(file.id), None));
         }
+        let of_name: Vec<u64> = self.closed_of(&file.path).map(|(id, _)| id).collect();
+        self.closed.insert(file.id, position);
+        let surplus = of_name.get(CLOSED_MAX - 1..).unwrap_or_default();
+        let oldest = (self.closed.len() > CLOSED_FILES_MAX).then(|| self.closed.keys().next().copied());
+        for id in surplus.iter().copied().chain(oldest.flatten()) {
+            if self.closed.remove(&id).is_some() {
+                self.removed.push(id);
+            }
+        }
+    }
+
+    /// The remembered files of a name, and of what rotation made of it, with their numbers, the last one first.
+    pub(super) fn closed_of(&self, name: &Path) -> impl Iterator<Item = (u64, &Position)> {
+        let of_name = self.closed.iter().rev().filter(move |(_, position)| is_of(&position.path, name));
+        of_name.map(|(id, position)| (*id, position))
     }
 }
 
-fn first_line(file: &dyn LogFile) -> Option<u64> {
-    identity::first_line(file).ok().flatten()
+/// Whether a path is a name, or what rotation makes of it.
+fn is_of(path: &Path, name: &Path) -> bool {
+    path == name || siblings::is_rotated_path(path, name)
+}
+
+/// Whether a file may hold the same as one that is open: they begin alike.
+fn is_alike(open: &dyn LogFile, file: &dyn LogFile) -> io::Result<bool> {
+    let head = Head::read(open)?;
+    if head.length == 0 {
+        // One that begins with a hole has no head.
+        let key = identity::first_line(file)?;
+        return Ok(key.is_some() && identity::first_line(open)? == key);
+    }
+    Ok(head.matches(file)? || is_prefix(file, open)?)
+}
+
+/// What of a file is to be read that begins as an open one does. It is asked for its size first: the other may only have
+/// grown since.
+fn unread_beside(open: &Tracked, file: &dyn LogFile) -> io::Result<Unread> {
+    let size = file.stat()?.size;
+    let open_size = open.file().stat()?.size;
+    let offset = open.offset();
+    if offset < open_size {
+        return Ok(Unread::Later);
+    }
+    // It was replaced by a file with its content, which was moved away in its turn, or it was compressed, or it is a copy
+    // that somebody keeps of an earlier moment: the rest is read from the one that goes on.
+    let goes_on = offset > 0 && size > offset && open::agrees(file, &open.position())?;
+    Ok(if goes_on { Unread::From(offset) } else { Unread::Nothing })
 }

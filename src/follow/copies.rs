@@ -9,6 +9,7 @@
 //! A file that takes the name of one that is gone, and holds all that was read of it, goes on behind that.
 
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::identity::{self, HEAD_BYTES_MAX, same_bytes};
@@ -59,19 +60,25 @@ impl Follower {
             self.hold(id, None, now);
             return;
         }
+        let is_stand_in = self.has_unreadable_base(file);
         let originals: Vec<u64> = self.by_first_line.get(&key).into_iter().flatten().copied().collect();
-        let mut held_for = None;
+        let (mut held_for, mut succeeds) = (None, None);
         for original in originals.into_iter().filter(|original| *original != id).take(ORIGINALS_MAX) {
             match self.kinship(id, original) {
                 Kinship::Stranger => {}
                 Kinship::Unknown | Kinship::Copy => held_for = held_for.or(Some(original)),
-                Kinship::Successor(offset) => {
-                    self.settle_at(id, original, offset);
-                    return;
-                }
+                // Of several that were replaced one by one it goes on behind the last.
+                Kinship::Successor(offset) => succeeds = succeeds.max(Some((offset, original))),
             }
         }
+        if let (None, Some((offset, original))) = (held_for, succeeds) {
+            self.settle_at(id, original, offset);
+            return;
+        }
         let Some(original) = held_for else {
+            if let Some(file) = self.files.get_mut(&id) {
+                file.is_stand_in = is_stand_in;
+            }
             self.settle(id);
             return;
         };
@@ -98,9 +105,7 @@ impl Follower {
         let ends: Vec<(u64, u64)> = held
             .filter_map(|file| {
                 let size = file.file().stat().ok()?.size;
-                let head = position.head;
-                let is_alike = size < u64::from(head.length) || head.matches(file.file()).unwrap_or(false);
-                let is_read = is_alike && size <= position.offset;
+                let is_read = size <= position.offset && open::begins_like(file.file(), position).ok()?;
                 is_read.then(|| (file.id, open::line_start_before(file.file(), size)))
             })
             .collect();
@@ -147,17 +152,27 @@ impl Follower {
         match compare(file, known) {
             Ok(kinship) => kinship,
             // The known file cannot be read, as after a restart of a file server: what was read of it must do.
-            Err(_) if file.path == known.path && open::agrees(file.file(), &known.position()) => {
+            Err(_)
+                if file.path == known.path
+                    && open::agrees(file.file(), &known.position()).unwrap_or(false) =>
+            {
                 Kinship::Successor(known.offset())
             }
             Err(_) => Kinship::Unknown,
         }
     }
 
-    /// Whether it may be the copy of a truncated file for which one is searched.
+    /// Whether rotation makes its name of that of a log which cannot be read now.
+    fn has_unreadable_base(&self, file: &Tracked) -> bool {
+        let is_base = |base: &Path| siblings::is_rotated_path(&file.path, base);
+        self.blocked.iter().any(|(path, blocked)| blocked.state == "unreadable" && is_base(path))
+            || self.files.values().any(|other| other.error().is_some() && is_base(&other.first_path))
+    }
+
+    /// Whether it may be the copy of a file that is searched, or cannot be read now.
     fn resembles_searched(&self, file: &Tracked, key: u64) -> bool {
-        let searched = self.saved.values().filter(|saved| saved.rewritten_since.is_some());
-        let alike = searched.filter(|saved| saved.first_line == key || saved.first_line == 0);
+        let may_be = |first_line: u64| first_line == key || first_line == 0;
+        let alike = self.saved.values().filter(|saved| may_be(saved.position.first_line));
         alike.take(ORIGINALS_MAX).any(|saved| {
             let head = saved.position.head;
             let size = file.file().stat().map_or(0, |stat| stat.size);
@@ -169,8 +184,12 @@ impl Follower {
 
     /// Holds a file back, since now or since earlier.
     fn hold(&mut self, id: u64, original: Option<u64>, now: Instant) {
-        let original_size =
-            original.and_then(|original| self.files.get(&original)).map_or(0, |original| original.sizes[0]);
+        // What stood there at the first look of a life may have been copied at any time before.
+        let is_of_earlier = self.files.get(&id).is_some_and(|file| file.found_in <= 1);
+        let original_size = match original.and_then(|original| self.files.get(&original)) {
+            Some(original) if !is_of_earlier => original.sizes[0],
+            _ => 0,
+        };
         let held = self.suspicions.entry(id).or_insert(Suspicion {
             since: now,
             original: original.unwrap_or(0),
@@ -191,9 +210,11 @@ impl Follower {
         self.suspicions.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
         file.origin = Origin::Settled;
-        if let Ok(Some(key)) = identity::first_line(file.file()) {
-            file.first_line = key;
-            self.by_first_line.entry(key).or_default().insert(id);
+        if file.first_line == 0 {
+            file.first_line = identity::first_line(file.file()).ok().flatten().unwrap_or(0);
+        }
+        if file.first_line != 0 {
+            self.by_first_line.entry(file.first_line).or_default().insert(id);
         }
     }
 
@@ -204,7 +225,7 @@ impl Follower {
         if file.begin_at(offset).is_ok() {
             self.notices.push(Notice::Copied { path: file.path.clone(), original, offset });
             // This place is durable no sooner than what was read of the original.
-            self.born.retain(|born| *born != id);
+            self.born.remove(&id);
             self.settle(id);
         }
     }
@@ -215,15 +236,23 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
     let size = file.file().stat()?.size;
     let known_stat = known.file().stat()?;
     let shared = size.min(known_stat.size);
-    let takes_its_place = file.path == known.path && !known.is_named();
+    let has_its_name = file.path == known.path || file.path == known.first_path;
+    let is_kept_of_it = known_stat.links == 0 && siblings::is_rotated_path(&file.path, &known.first_path);
+    let is_replaced = !known.is_named() || !known.keeps_its_names(&known_stat);
+    let is_what_it_stood_for = known.is_stand_in && siblings::is_rotated_path(&known.path, &file.path);
+    let takes_its_place = (is_replaced && (has_its_name || is_kept_of_it)) || is_what_it_stood_for;
     // Rotation leaves the old file under another name. With a few equal lines at the start of both nothing is said.
-    let is_rotation = takes_its_place && known_stat.links > 0 && shared < HEAD_BYTES_MAX as u64;
-    if is_rotation || !same_bytes(file.file(), known.file(), shared)? {
+    let is_rotation = takes_its_place
+        && !is_what_it_stood_for
+        && known.keeps_its_names(&known_stat)
+        && shared < HEAD_BYTES_MAX as u64;
+    // All of the new one is asked for: how long a compressed one is shows only where it is read.
+    let compared = if takes_its_place { shared } else { size };
+    if is_rotation || !same_bytes(file.file(), known.file(), compared)? {
         return Ok(unless_rewritten(known, Kinship::Stranger));
     }
     if !takes_its_place {
-        let kinship = if size <= known_stat.size { Kinship::Copy } else { Kinship::Stranger };
-        return Ok(if kinship == Kinship::Copy { kinship } else { unless_rewritten(known, kinship) });
+        return Ok(Kinship::Copy);
     }
     if size < known.counted_offset() {
         // It may still be on its way, as from another file system.

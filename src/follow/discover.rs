@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::between::Gap;
 use super::files::Stat;
@@ -24,6 +24,17 @@ pub(super) struct Found {
     pub(super) pattern: String,
     /// What it leads to; nothing where it is missing.
     pub(super) stat: Option<Stat>,
+}
+
+/// The coarsest step in which a file system tells times: within it a directory may change again and keep its time.
+const CLOCK_STEP_MAX: Duration = Duration::from_secs(2);
+
+/// When names last came or went in a directory, as it tells, and when that was seen first and last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stir {
+    modified: (i64, i64),
+    first_seen: Instant,
+    last_seen: Instant,
 }
 
 /// A file that was truncated or rewritten, as the new one that it is.
@@ -57,20 +68,7 @@ impl Follower {
     /// Tells every open file whether a name still leads to it.
     pub(super) fn note_names(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) {
         let mut nameless = Vec::new();
-        // While a name is missing, logs may come under it and go again: names have changed in the directory then.
-        let directories =
-            self.files.values().filter(|file| file.is_absent()).map(|file| directory_of(&file.path));
-        let modified: BTreeMap<PathBuf, (i64, i64)> = directories
-            .collect::<BTreeSet<PathBuf>>()
-            .into_iter()
-            .filter_map(|path| Some((path.clone(), self.host.stat(&path).ok()?.modified)))
-            .collect();
-        let before = std::mem::replace(&mut self.directories_modified, modified);
-        let modified = &self.directories_modified;
-        let is_stirred = |path: &Path| {
-            let directory = directory_of(path);
-            modified.get(&directory).is_some_and(|modified| before.get(&directory) != Some(modified))
-        };
+        let stirred = self.stirred_directories(now);
         for file in self.files.values_mut() {
             let identity = match found.get(&file.path) {
                 Some(found) => found.stat.map(|stat| stat.identity),
@@ -78,9 +76,9 @@ impl Follower {
             };
             match identity {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
-                Some(_) if file.unnamed(true, now) => nameless.push(file.id),
-                None if file.unnamed(false, now) => nameless.push(file.id),
-                None if is_stirred(&file.path) => nameless.push(file.id),
+                Some(identity) if file.unnamed(Some(identity), now) => nameless.push(file.id),
+                None if file.unnamed(None, now) => nameless.push(file.id),
+                None if stirred.contains(&directory_of(&file.path)) => nameless.push(file.id),
                 Some(_) | None => {}
             }
         }
@@ -90,16 +88,34 @@ impl Follower {
             let file = id.and_then(|id| self.files.get_mut(&id));
             if let Some(file) = file.filter(|file| !file.is_named() && !open::is_compressed_name(path)) {
                 if nameless.contains(&file.id) {
-                    self.gaps.push(gap(file, Some(path.clone())));
+                    self.gaps.push(gap(file));
                 }
                 file.named(path.clone());
             }
         }
         for id in nameless {
             if let Some(file) = self.files.get(&id).filter(|file| !file.is_named()) {
-                self.gaps.push(gap(file, None));
+                self.gaps.push(gap(file));
             }
         }
+    }
+
+    /// The directories in which names came or went, of those in which a name is missing: logs may come under it and go
+    /// again while nobody looks.
+    fn stirred_directories(&mut self, now: Instant) -> BTreeSet<PathBuf> {
+        let absent = self.files.values().filter(|file| file.is_absent());
+        let directories: BTreeSet<PathBuf> = absent.map(|file| directory_of(&file.path)).collect();
+        let before = std::mem::take(&mut self.stirs);
+        let is_stirred = |directory: &PathBuf| {
+            let Ok(Stat { modified, .. }) = self.host.stat(directory) else { return true };
+            let stir = Stir { modified, first_seen: now, last_seen: now };
+            let known = before.get(directory).filter(|known| known.modified == modified);
+            let is_over = known.is_some_and(|known| known.last_seen - known.first_seen >= CLOCK_STEP_MAX);
+            let first_seen = known.map_or(now, |known| known.first_seen);
+            self.stirs.insert(directory.clone(), Stir { first_seen, ..stir });
+            !is_over
+        };
+        directories.into_iter().filter(is_stirred).collect()
     }
 
     /// Finds the files that were truncated or rewritten; gives what they hold now, each to be taken up as new.
@@ -112,7 +128,7 @@ impl Follower {
             };
             let is_touched =
                 stat.is_some_and(|stat| stat.size < file.size() || stat.modified != file.modified());
-            if is_touched && file.counted_offset() == 0 && file.is_named() {
+            if is_touched && file.counted_offset() == 0 {
                 // Nothing was read of it that a truncation could change.
                 self.gaps.push(live_gap(file.id, file.position(), file.modified()));
             }
@@ -144,7 +160,7 @@ impl Follower {
         file.first_path = anew.first_path;
         file.found_in = self.scans.saturating_sub(1);
         if !anew.is_named {
-            file.unnamed(true, now);
+            file.unnamed(open::identity_of(&*self.host, &file.path), now);
         }
     }
 
@@ -172,15 +188,17 @@ impl Follower {
             };
             self.blocked.remove(path);
             let Some(mut saved) = self.saved.remove(&id) else { continue };
-            if !open::agrees(&*opened.file, &saved.position) {
-                saved.rewritten_since = Some(now);
-                let first_path = saved.position.path.clone();
-                self.saved.insert(id, saved);
-                let (path, pattern) = (path.clone(), found.pattern.clone());
-                other_bytes.push(Anew { path, first_path, pattern, is_named: true, opened });
-                continue;
+            match open::agrees(&*opened.file, &saved.position) {
+                Ok(true) => self.resume(id, saved, path, &found.pattern, opened, now),
+                Ok(false) => {
+                    saved.rewritten_since = Some(now);
+                    let first_path = saved.position.path.clone();
+                    self.saved.insert(id, saved);
+                    let (path, pattern) = (path.clone(), found.pattern.clone());
+                    other_bytes.push(Anew { path, first_path, pattern, is_named: true, opened });
+                }
+                Err(_) => drop(self.saved.insert(id, saved)),
             }
-            self.resume(id, saved, path, &found.pattern, opened, now);
         }
         other_bytes
     }
@@ -193,9 +211,6 @@ impl Follower {
             return;
         }
         let ahead = self.saved_ahead.remove(&id);
-        let of_name = |other: &Path| other == position.path;
-        let is_youngest = !self.saved.range(id..).any(|(_, other)| of_name(&other.position.path))
-            && !self.files.range(id + 1..).any(|(_, other)| of_name(&other.first_path));
         let Some(file) = self.files.get_mut(&id) else { return };
         if let Some(ahead) = ahead.filter(|ahead| !file.restore_ahead(ahead)) {
             let lost = Loss { lines: ahead.lines, bytes: 0 };
@@ -204,11 +219,10 @@ impl Follower {
         }
         if siblings::is_rotated_path(path, &position.path) {
             file.first_path.clone_from(&position.path);
-            if is_youngest {
-                // Others may have had the name since.
-                self.gaps.push(gap(file, Some(path.to_owned())));
-            }
-        } else if position.offset == 0 && position.known.modified != (0, 0) {
+            // Others may have had the name since.
+            self.gaps.push(gap(file));
+        }
+        if position.offset == 0 && position.known.modified != (0, 0) {
             let modified = position.known.modified;
             self.gaps.push(live_gap(id, position, modified));
         }
@@ -219,7 +233,7 @@ impl Follower {
         for file in self.files.values_mut().filter(|file| file.error().is_some() && file.is_named()) {
             if let Ok(opened) = open::open(&*self.host, &file.path)
                 && opened.identity == file.identity
-                && open::agrees(&*opened.file, &file.position())
+                && open::agrees(&*opened.file, &file.position()).unwrap_or(false)
             {
                 file.reopened(opened.file);
             }
@@ -273,19 +287,16 @@ impl Follower {
         let Some(file) = self.files.get(&id) else { return };
         if self.scans > 1 && file.identity.born_ns > 0 {
             // It may have been copied and truncated before it was first seen.
-            let mut gap = live_gap(id, file.position(), nanoseconds(file.identity.born_ns));
+            let mut gap = live_gap(id, file.position(), siblings::nanoseconds(file.identity.born_ns));
             gap.elder.is_new = true;
             self.gaps.push(gap);
         }
-        if let Some(last) = self.last_closed.remove(path) {
-            self.removed.push(last);
-        }
-        if let Some(last) = self.closed.get(path).and_then(|closed| closed.back()) {
+        let last = self.closed_of(path).next().map(|(id, position)| (id, position.clone()));
+        if let Some((id, last)) = last {
             // Or another came and went, when the last one had been closed already.
             let (name, modified) = (path.to_owned(), last.known.modified);
-            let elder =
-                Elder { name, path: None, identity: last.identity, modified, is_live: false, is_new: false };
-            self.gaps.push(Gap { elder, position: last.clone(), id: None });
+            let elder = Elder { name, identity: last.identity, modified, is_live: false, is_new: false };
+            self.gaps.push(Gap { elder, position: last, id });
         }
     }
 
@@ -299,8 +310,11 @@ impl Follower {
             return Some(opened);
         };
         let Some(file) = self.files.get_mut(&id) else { return Some(opened) };
-        if !open::agrees(&*opened.file, &file.position()) {
-            return Some(opened);
+        match open::agrees(&*opened.file, &file.position()) {
+            Ok(true) => {}
+            Ok(false) => return Some(opened),
+            // Asked again at the next scan.
+            Err(_) => return None,
         }
         self.identities.remove(&identity);
         self.identities.insert(opened.identity, id);
@@ -322,9 +336,8 @@ impl Follower {
         }
         let known = Known { size: stat.size, modified: stat.modified };
         let position = Position::unread(path.to_owned(), pattern.to_owned(), stat.identity, known);
-        let mut saved = Saved::new(position);
-        saved.dirty = true;
-        self.saved.insert(self.next_id, saved);
+        self.born.insert(self.next_id, position.clone());
+        self.saved.insert(self.next_id, Saved::new(position));
         self.next_id += 1;
     }
 
@@ -361,13 +374,13 @@ impl Follower {
             file.origin = Origin::Unchecked;
             file.found_in = self.scans;
         }
+        if known.is_none() {
+            self.born.insert(id, file.position());
+        }
         self.identities.insert(file.identity, id);
         self.files.insert(id, file);
         if offset > 0 {
             self.settle(id);
-        }
-        if known.is_none() {
-            self.born.push(id);
         }
         self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed: known.is_some() });
         Some(id)
@@ -375,27 +388,17 @@ impl Follower {
 }
 
 /// Where files may have come after one that has lost its name.
-fn gap(file: &Tracked, path: Option<PathBuf>) -> Gap {
+fn gap(file: &Tracked) -> Gap {
     let is_of_first = siblings::is_rotated_path(&file.path, &file.first_path);
     let name = if is_of_first { file.first_path.clone() } else { file.path.clone() };
     // Of now, and not of the last turn: writers that still hold it may have written since.
     let modified = file.file().stat().map_or(file.modified(), |stat| stat.modified);
-    let elder = Elder { name, path, identity: file.identity, modified, is_live: false, is_new: false };
-    Gap { elder, position: file.position(), id: Some(file.id) }
+    let elder = Elder { name, identity: file.identity, modified, is_live: false, is_new: false };
+    Gap { elder, position: file.position(), id: file.id }
 }
 
 /// Where copies may have been made of what a file held that has its name still, since it was `modified`.
 fn live_gap(id: u64, position: Position, modified: (i64, i64)) -> Gap {
     let (name, identity) = (position.path.clone(), position.identity);
-    Gap {
-        elder: Elder { name, path: None, identity, modified, is_live: true, is_new: false },
-        position,
-        id: Some(id),
-    }
-}
-
-/// A time since the epoch, in seconds and nanoseconds.
-fn nanoseconds(time_ns: u64) -> (i64, i64) {
-    const SECOND_NS: u64 = 1_000_000_000;
-    ((time_ns / SECOND_NS).cast_signed(), (time_ns % SECOND_NS).cast_signed())
+    Gap { elder: Elder { name, identity, modified, is_live: true, is_new: false }, position, id }
 }

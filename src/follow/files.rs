@@ -42,6 +42,12 @@ pub trait LogFile: Send {
 /// The paths that a pattern names, and those that could not be listed, each with the error.
 pub type Expanded = (Vec<PathBuf>, Vec<(PathBuf, io::Error)>);
 
+/// Whether an error says that nothing is there, and not that it cannot be read.
+pub(super) fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
+
 /// Where logs are.
 pub trait Files: Send + Sync {
     /// The existing paths that a shell pattern names.

@@ -33,7 +33,7 @@ pub mod watch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ use crate::mutant::{Mutant, is_on};
 use crate::record::Loss;
 use between::Gap;
 use copies::Suspicion;
-use discover::Anew;
+use discover::{Anew, Stir};
 use moved::Saved;
 use position::{Ahead, Start};
 use siblings::Listings;
@@ -179,19 +179,17 @@ pub struct Follower {
     starts: BTreeMap<PathBuf, Start>,
     start_changes: Vec<StateChange>,
     removed: Vec<u64>,
-    /// Opened since [`Follower::births`] was last asked.
-    born: Vec<u64>,
+    /// Opened, and no position of it was given out yet: where reading of it begins.
+    born: BTreeMap<u64, Position>,
     /// Where files may have come and gone since the last look.
     gaps: Vec<Gap>,
     /// Files that were found rewritten in this scan.
     anew: Vec<Anew>,
-    /// When names last came or went in the directories of files that have lost theirs.
-    directories_modified: BTreeMap<PathBuf, (i64, i64)>,
-    /// Closed files whose names nothing has had since, and the numbers under which their positions are kept.
-    last_closed: BTreeMap<PathBuf, u64>,
+    /// The directories of files that have lost their names.
+    stirs: BTreeMap<PathBuf, Stir>,
+    /// The last closed files.
+    closed: BTreeMap<u64, Position>,
     closed_changes: Vec<StateChange>,
-    /// The last closed files of each name.
-    closed: BTreeMap<PathBuf, VecDeque<Position>>,
     notices: Vec<Notice>,
     buffer: Vec<u8>,
     next_id: u64,
@@ -228,13 +226,12 @@ impl Follower {
             starts: BTreeMap::new(),
             start_changes: Vec::new(),
             removed: Vec::new(),
-            born: Vec::new(),
+            born: BTreeMap::new(),
             gaps: Vec::new(),
             anew: Vec::new(),
-            directories_modified: BTreeMap::new(),
-            last_closed: BTreeMap::new(),
-            closed_changes: Vec::new(),
+            stirs: BTreeMap::new(),
             closed: BTreeMap::new(),
+            closed_changes: Vec::new(),
             notices: Vec::new(),
             buffer: vec![0; READ_BYTES],
             next_id: 1,
@@ -253,8 +250,7 @@ impl Follower {
         if let Some((id, mut position)) = position::id_of(key).zip(Position::decode(value)) {
             self.next_id = self.next_id.max(id + 1);
             if position.is_closed {
-                self.last_closed.insert(position.path.clone(), id);
-                self.closed.entry(position.path.clone()).or_default().push_back(position);
+                self.closed.insert(id, position);
             } else if self.pattern_of(&position).is_some() {
                 position.parked_s = 0;
                 self.saved.insert(id, Saved::new(position));
@@ -360,7 +356,6 @@ impl Follower {
             self.conclude_copies_of(id);
             let Some(file) = self.let_go(id) else { return turn };
             self.remember(&file);
-            self.keep_closed(&file);
             let (offset, unreadable_rest) = (file.offset(), file.unreadable_rest());
             self.notices.push(Notice::Closed { path: file.path, offset, unreadable_rest });
         }
@@ -421,18 +416,39 @@ impl Follower {
         open + self.saved_ahead.values().map(|ahead| ahead.lines).sum::<u64>()
     }
 
+    /// All that is known, for whoever replays a test.
+    #[cfg(test)]
+    pub(crate) fn describe(&self) -> String {
+        let open = self.files.values().map(|file| {
+            let (name, born_ms) = (file.path.display(), file.identity.born_ns / 1_000_000 % 1_000_000);
+            let inode = file.identity.inode;
+            format!(
+                "{} {name} (inode {inode}, born {born_ms}) {} at {} of {}",
+                file.id,
+                file.state(),
+                file.offset(),
+                file.size()
+            )
+        });
+        let searched =
+            [(&self.saved, "searched"), (&self.parked, "parked")].into_iter().flat_map(|(all, what)| {
+                all.iter().map(move |(id, saved)| format!("{id} {what}: {:?}", saved.position))
+            });
+        let closed =
+            self.closed.iter().map(|(id, position)| format!("{id} {} closed", position.path.display()));
+        open.chain(searched).chain(closed).collect::<Vec<String>>().join("; ")
+    }
+
     /// What happened since the last call.
     pub fn take_notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
-    /// The positions of the files that were opened since the last call, to be asked for before any line of them is
-    /// read. They may become durable at any time, ahead of all lines: a file that is renamed twice before a line of it
-    /// is durable can be found again by nothing else.
+    /// Where reading begins in the files that were opened since the last call. They may become durable at any time, ahead
+    /// of all lines: a file that is renamed twice before a line of it is durable can be found again by nothing else.
     pub fn births(&mut self) -> Vec<StateChange> {
         let born = std::mem::take(&mut self.born);
-        let files = born.iter().filter_map(|id| self.files.get(id));
-        let births = files.map(|file| (position::key(file.id), Some(file.position().encode())));
+        let births = born.into_iter().map(|(id, position)| (position::key(id), Some(position.encode())));
         births.chain(self.start_changes.drain(..)).collect()
     }
 
@@ -456,6 +472,7 @@ impl Follower {
             }
         }
         for file in self.files.values_mut().filter(|file| file.dirty) {
+            self.born.remove(&file.id);
             changes.push((position::key(file.id), Some(file.position().encode())));
             let ahead = file.ahead_position().filter(|_| !is_on(Mutant::ForgetsPlaceOfCounting));
             if let Some(ahead) = ahead {
@@ -468,6 +485,7 @@ impl Follower {
         }
         let saved = self.saved.iter_mut().chain(self.parked.iter_mut());
         for (id, saved) in saved.filter(|(_, saved)| saved.dirty) {
+            self.born.remove(id);
             changes.push((position::key(*id), Some(saved.position.encode())));
             if let Some(ahead) = self.saved_ahead.get(id) {
                 self.ahead_keys.insert(*id);
@@ -498,6 +516,7 @@ impl Follower {
     /// Takes a file out of all that knows it.
     fn let_go(&mut self, id: u64) -> Option<Tracked> {
         let file = self.files.remove(&id)?;
+        self.born.remove(&id);
         if self.identities.get(&file.identity) == Some(&id) {
             self.identities.remove(&file.identity);
         }

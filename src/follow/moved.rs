@@ -6,12 +6,13 @@
 //! bounded amount of work, and the reading of other files does not wait for it.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::between::Gap;
 use super::copies::COPY_GRACE;
-use super::files::LogFile;
+use super::files::{LogFile, is_absence};
 use super::gz::{End, GzFile};
 use super::identity::{HEAD_BYTES_MAX, Identity};
 use super::open::{self, Opened, Rotated};
@@ -46,8 +47,6 @@ pub(super) struct Saved {
     pub(super) dirty: bool,
     /// When the file of this identity was found to hold other bytes: truncated or rewritten.
     pub(super) rewritten_since: Option<Instant>,
-    /// Hash of its first line, 0 where that is not known.
-    pub(super) first_line: u64,
     /// Since when something is waited for that is still being written.
     waiting_since: Option<Instant>,
     /// A compressed file that is being unpacked up to the position.
@@ -57,14 +56,7 @@ pub(super) struct Saved {
 impl Saved {
     /// A position of an earlier run.
     pub(super) fn new(position: Position) -> Saved {
-        Saved {
-            position,
-            dirty: false,
-            rewritten_since: None,
-            first_line: 0,
-            waiting_since: None,
-            unpacking: None,
-        }
+        Saved { position, dirty: false, rewritten_since: None, waiting_since: None, unpacking: None }
     }
 }
 
@@ -77,7 +69,18 @@ enum Search {
     /// The file that has its name now went on for it in the last run.
     Succeeded,
     Wait,
+    /// A file that may be its copy is still being written.
+    WaitForCopy,
     Nowhere,
+}
+
+/// What the file says to a position that has its name now.
+enum Place {
+    /// It holds what was read, and nothing of it was read.
+    Holds(Opened),
+    /// It holds what was read, and was read further.
+    Succeeded,
+    Other,
 }
 
 /// What one file says to a position.
@@ -89,6 +92,13 @@ enum Answer {
     Other,
 }
 
+impl Answer {
+    /// A compressed file that is damaged is no log; any other error passes.
+    fn of_unpacking(error: &io::Error) -> Answer {
+        if error.kind() == io::ErrorKind::InvalidData { Answer::Other } else { Answer::Unfinished }
+    }
+}
+
 impl Follower {
     /// Takes a file that was truncated or rewritten out of the open ones. Its position stays, and a copy is searched
     /// for it; what the file holds now is another log, which the caller takes up.
@@ -97,12 +107,7 @@ impl Follower {
         if let Some(ahead) = file.ahead_position() {
             self.saved_ahead.insert(id, ahead);
         }
-        let saved = Saved {
-            dirty: file.dirty,
-            rewritten_since: Some(now),
-            first_line: file.first_line,
-            ..Saved::new(file.position())
-        };
+        let saved = Saved { dirty: file.dirty, rewritten_since: Some(now), ..Saved::new(file.position()) };
         self.saved.insert(id, saved);
         self.notices.push(Notice::Parted { id });
         let identity = file.identity;
@@ -126,10 +131,13 @@ impl Follower {
                     if let Some(file) =
                         live.and_then(|live| self.files.get_mut(&live)).filter(|_| path != name)
                     {
-                        file.unnamed(true, now);
+                        file.unnamed(open::identity_of(&*self.host, &name), now);
                     }
                 }
-                Search::Wait => {
+                Search::Wait => drop(self.saved.insert(id, saved)),
+                Search::WaitForCopy => {
+                    // What came after it is not waited for.
+                    self.gaps.push(gap_after(id, &saved));
                     self.saved.insert(id, saved);
                 }
                 Search::Succeeded => self.removed.push(id),
@@ -144,23 +152,29 @@ impl Follower {
             saved.rewritten_since = Some(now);
         }
         if saved.rewritten_since.is_none()
-            && let Some(search) = self.search_identity(saved, listings, work)
+            && let Some(search) = self.search_identity(saved, listings, work, now)
         {
             return search;
         }
-        if saved.rewritten_since.is_none() && open::is_out_of_reach(&*self.host, &saved.position) {
+        let is_lost = saved.rewritten_since.is_none();
+        if is_lost && open::is_out_of_reach(&*self.host, &saved.position) {
+            return Search::Wait;
+        }
+        // While names move, or cannot be read, it may be under one that was not seen.
+        if !listings.is_steady(&saved.position.path) {
             return Search::Wait;
         }
         if saved.position.head.length == 0 && saved.position.offset == 0 {
             return Search::Nowhere;
         }
-        if self.is_succeeded(saved) {
-            return Search::Succeeded;
-        }
-        // A short beginning may be the same in the next log; what rotation left is asked first then.
-        let is_telling = saved.position.offset >= HEAD_BYTES_MAX as u64;
-        if let Some(opened) = self.in_place(saved).filter(|_| is_telling) {
-            return Search::Found(None, opened);
+        match self.ask_name(saved) {
+            Ok(Place::Succeeded) => return Search::Succeeded,
+            // A short beginning may be the same in the next log; what rotation left is asked first then.
+            Ok(Place::Holds(opened)) if saved.position.offset >= HEAD_BYTES_MAX as u64 => {
+                return Search::Found(None, opened);
+            }
+            Ok(Place::Holds(_) | Place::Other) => {}
+            Err(_) => return Search::Wait,
         }
         let mut grows = false;
         let siblings = listings.siblings(&saved.position.path).into_iter();
@@ -178,8 +192,10 @@ impl Follower {
             }
         }
         // A plain file beside one that stands in the place is a copy, kept by whoever replaced it.
-        if let Some(opened) = self.in_place(saved) {
-            return Search::Found(None, opened);
+        match self.ask_name(saved) {
+            Ok(Place::Holds(opened)) => return Search::Found(None, opened),
+            Ok(Place::Succeeded | Place::Other) => {}
+            Err(_) => return Search::Wait,
         }
         for sibling in plain {
             match self.ask(saved, &sibling, work) {
@@ -189,26 +205,44 @@ impl Follower {
                 Answer::Other => {}
             }
         }
-        if let Some((path, opened)) = self.held_copy(saved) {
-            return Search::Found(Some(path), opened);
+        match self.held_copy(saved) {
+            Ok(Some((path, opened))) => return Search::Found(Some(path), opened),
+            Ok(None) => {}
+            Err(_) => return Search::Wait,
         }
         let waiting_since = *saved.waiting_since.get_or_insert(now);
         if grows && now.saturating_duration_since(waiting_since) < COPY_GRACE {
-            return Search::Wait;
+            return Search::WaitForCopy;
         }
-        Search::Nowhere
+        match self.is_read_elsewhere(&saved.position) {
+            Ok(true) => Search::Succeeded,
+            Ok(false) => Search::Nowhere,
+            Err(_) => Search::Wait,
+        }
     }
 
     /// Looks beside the name for the file of the saved identity.
-    fn search_identity(&self, saved: &mut Saved, listings: &mut Listings, work: &mut u64) -> Option<Search> {
+    fn search_identity(
+        &self,
+        saved: &mut Saved,
+        listings: &mut Listings,
+        work: &mut u64,
+        now: Instant,
+    ) -> Option<Search> {
         let identity = saved.position.identity;
         for path in listings.of_identity(&saved.position.path, identity).to_vec() {
             let stat = match self.host.stat(&path) {
-                Ok(stat) if stat.identity == identity && stat.is_regular => stat,
-                _ => continue,
+                Ok(stat) if stat.identity == identity => stat,
+                _ => return Some(Search::Wait),
             };
-            if open::is_compressed_name(&path) && !open::is_gzip_name(&path) {
+            let is_readable = !open::is_compressed_name(&path) || open::is_gzip_name(&path);
+            if !stat.is_regular || !is_readable {
                 continue;
+            }
+            if stat.size < saved.position.offset && !open::is_gzip_name(&path) && identity.born_ns != 0 {
+                // It was truncated, which shows even where it cannot be opened; its copy is searched meanwhile.
+                saved.rewritten_since = Some(now);
+                return None;
             }
             match self.ask(saved, &Sibling { path: path.clone(), stat }, work) {
                 Answer::Holds(rotated) => return Some(Search::Found(Some(path), rotated.into_opened())),
@@ -216,45 +250,77 @@ impl Follower {
                 Answer::Growing | Answer::Other => {}
             }
             // Without a birth the inode alone says too little; with one it is the file, truncated or not.
-            if identity.born_ns != 0
-                && let Ok(Some(Rotated::Plain(opened))) = open::open_rotated(&*self.host, &path)
-                && opened.identity == identity
-            {
-                return Some(Search::Rewritten(path, opened));
+            if identity.born_ns != 0 {
+                match open::open_rotated(&*self.host, &path) {
+                    Ok(Some(Rotated::Plain(opened))) if opened.identity == identity => {
+                        return Some(Search::Rewritten(path, opened));
+                    }
+                    Ok(Some(Rotated::Plain(_))) | Err(_) => return Some(Search::Wait),
+                    Ok(_) => {}
+                }
             }
         }
         None
     }
 
-    /// Whether the file of the same name holds all that was read, and has been read further.
-    fn is_succeeded(&self, saved: &Saved) -> bool {
-        let id =
-            open::identity_of(&*self.host, &saved.position.path).and_then(|identity| self.open_id(identity));
-        id.and_then(|id| self.files.get(&id)).is_some_and(|file| {
-            saved.rewritten_since.is_none()
-                && saved.position.offset > 0
-                && saved.position.offset == saved.position.known.size
-                && file.offset() >= saved.position.offset
-                && open::agrees(file.file(), &saved.position)
+    /// Whether a file of which nothing was read held what is, or was, read from another: it was held back as a copy.
+    fn is_read_elsewhere(&self, position: &Position) -> io::Result<bool> {
+        if position.offset > 0 || position.head.length == 0 {
+            return Ok(false);
+        }
+        for open in self.files.values() {
+            if position.head.matches(open.file())? {
+                return Ok(true);
+            }
+        }
+        let mut searched = self.saved.values().map(|saved| &saved.position);
+        let is_alike = |other: &Position| other.offset > 0 && other.first_line == position.first_line;
+        if position.first_line != 0 && searched.any(is_alike) {
+            return Err(io::Error::other("the other one is still searched"));
+        }
+        Ok(false)
+    }
+
+    /// Asks the file that has the name now. An error says nothing of it.
+    fn ask_name(&self, saved: &Saved) -> io::Result<Place> {
+        if saved.rewritten_since.is_some() {
+            return Ok(Place::Other);
+        }
+        let position = &saved.position;
+        let opened = match open::open_rotated(&*self.host, &position.path) {
+            Ok(Some(Rotated::Plain(opened))) => opened,
+            Ok(_) => return Ok(Place::Other),
+            Err(error) if is_absence(&error) => return Ok(Place::Other),
+            Err(error) => return Err(error),
+        };
+        let open = self.open_id(opened.identity).and_then(|id| self.files.get(&id));
+        if self.saved_identities.contains(&opened.identity) || !open::agrees(&*opened.file, position)? {
+            return Ok(Place::Other);
+        }
+        Ok(match open {
+            Some(file) if !self.is_untouched(file.id) => {
+                let was_read_whole = position.offset > 0 && position.offset == position.known.size;
+                let goes_on = was_read_whole && file.offset() >= position.offset;
+                if goes_on { Place::Succeeded } else { Place::Other }
+            }
+            _ => Place::Holds(opened),
         })
     }
 
-    /// Another file under the same name that holds all that was read.
-    fn in_place(&self, saved: &Saved) -> Option<Opened> {
-        let opened = open::open(&*self.host, &saved.position.path).ok()?;
-        let is_free = saved.rewritten_since.is_none()
-            && self.open_id(opened.identity).is_none_or(|id| self.is_untouched(id))
-            && !self.saved_identities.contains(&opened.identity);
-        (is_free && open::agrees(&*opened.file, &saved.position)).then_some(opened)
-    }
-
     /// A file under any name that is held back as a copy, and is one of this.
-    fn held_copy(&self, saved: &Saved) -> Option<(PathBuf, Opened)> {
-        let held = self.suspicions.keys().filter_map(|id| self.files.get(id));
-        let mut copies = held.filter(|file| open::agrees(file.file(), &saved.position));
-        let copy = copies.next()?;
-        let opened = open::open(&*self.host, &copy.path).ok()?;
-        (opened.identity == copy.identity).then(|| (copy.path.clone(), opened))
+    fn held_copy(&self, saved: &Saved) -> io::Result<Option<(PathBuf, Opened)>> {
+        for copy in self.suspicions.keys().filter_map(|id| self.files.get(id)) {
+            if !open::agrees(copy.file(), &saved.position)? {
+                continue;
+            }
+            return match open::open_rotated(&*self.host, &copy.path)? {
+                Some(Rotated::Plain(opened)) if opened.identity == copy.identity => {
+                    Ok(Some((copy.path.clone(), opened)))
+                }
+                _ => Err(io::Error::other("the copy has another name by now")),
+            };
+        }
+        Ok(None)
     }
 
     /// Whether nothing was read of an open file.
@@ -269,9 +335,11 @@ impl Follower {
             Some(id) => !self.is_untouched(id),
             None => self.saved_identities.contains(&identity),
         };
+        // Compressing keeps the time of the last write. A copy may be older than that, and hold all that was read.
+        let is_of_its_time = sibling.stat.modified >= saved.position.known.modified;
         identity != saved.position.identity
             && !is_taken
-            && sibling.stat.modified >= saved.position.known.modified
+            && (is_of_its_time || !open::is_gzip_name(&sibling.path))
     }
 
     /// Asks a file whether it holds what was read up to the position.
@@ -282,16 +350,19 @@ impl Follower {
             Some((identity, file)) => Rotated::Gzip(file, identity),
             None => match open::open_rotated(&*self.host, &sibling.path) {
                 Ok(Some(rotated)) if rotated.identity() == sibling.stat.identity => rotated,
-                Ok(_) => return Answer::Other,
-                // Too many open files, or no permission: it may be the one.
-                Err(_) => return Answer::Unfinished,
+                Ok(None) => return Answer::Other,
+                // It moved, there are too many open files, or no permission: it may be the one.
+                Ok(Some(_)) | Err(_) => return Answer::Unfinished,
             },
         };
         let (file, identity) = match rotated {
-            Rotated::Plain(opened) if open::agrees(&*opened.file, position) => {
-                return Answer::Holds(Rotated::Plain(opened));
+            Rotated::Plain(opened) => {
+                return match open::agrees(&*opened.file, position) {
+                    Ok(true) => Answer::Holds(Rotated::Plain(opened)),
+                    Ok(false) => begins_alike(&opened, position).unwrap_or(Answer::Unfinished),
+                    Err(_) => Answer::Unfinished,
+                };
             }
-            Rotated::Plain(opened) => return begins_alike(&opened, position),
             Rotated::Gzip(file, identity) => (file, identity),
         };
         let cost = FIRST_LOOK_BYTES + position.offset.min(STEP_BYTES_MAX);
@@ -300,17 +371,22 @@ impl Follower {
             return Answer::Unfinished;
         }
         *work -= FIRST_LOOK_BYTES;
-        if !position.head.matches(&*file).unwrap_or(false) {
-            let is_begun = file.end() == End::Cut
-                && file.stat().map_or(0, |stat| stat.size) < u64::from(position.head.length);
-            return if is_begun { Answer::Growing } else { Answer::Other };
+        match position.head.matches(&*file) {
+            Ok(true) => {}
+            Ok(false) => {
+                let is_begun = file.end() == End::Cut
+                    && file.stat().map_or(0, |stat| stat.size) < u64::from(position.head.length);
+                return if is_begun { Answer::Growing } else { Answer::Other };
+            }
+            Err(error) => return Answer::of_unpacking(&error),
         }
         *work -= cost - FIRST_LOOK_BYTES;
-        match file.reach(position.offset) {
-            Ok(true) if open::agrees(&*file, position) => Answer::Holds(Rotated::Gzip(file, identity)),
-            Ok(true) if file.end() == End::Cut => Answer::Growing,
-            Ok(true) => Answer::Other,
-            Ok(false) | Err(_) => {
+        let is_reached = file.reach(position.offset);
+        match is_reached.and_then(|reached| Ok((reached, reached && open::agrees(&*file, position)?))) {
+            Ok((true, true)) => Answer::Holds(Rotated::Gzip(file, identity)),
+            Ok((true, false)) if file.end() == End::Cut => Answer::Growing,
+            Ok((true, false)) => Answer::Other,
+            Ok((false, _)) | Err(_) => {
                 saved.unpacking = Some((identity, file));
                 Answer::Unfinished
             }
@@ -340,20 +416,17 @@ impl Follower {
         let lines = if is_counted { 0 } else { ahead.map_or(0, |ahead| ahead.lines) };
         // Of which nothing was read may still turn out to be a copy.
         file.origin = if position.offset > 0 { Origin::Settled } else { Origin::Unchecked };
-        if let Some(path) = path.as_ref().filter(|path| **path != name) {
+        if path.as_ref().is_some_and(|path| *path != name) {
             // It keeps the name it had, so that the successor is seen to have taken it.
-            let is_replaced = open::identity_of(&*self.host, &name).is_some();
-            file.unnamed(is_replaced, now);
-            let (name, path) = (name.clone(), Some(path.clone()));
+            file.unnamed(open::identity_of(&*self.host, &name), now);
             let elder = Elder {
-                name,
-                path,
+                name: name.clone(),
                 identity: file.identity,
                 modified: file.modified(),
                 is_live: false,
                 is_new: false,
             };
-            self.gaps.push(Gap { elder, position: file.position(), id: Some(id) });
+            self.gaps.push(Gap { elder, position: file.position(), id });
         }
         // The file itself is gone, and what was written to it behind the copying with it.
         let is_copy =
@@ -361,7 +434,7 @@ impl Follower {
         if saved.rewritten_since.is_some() || is_copy || lines > 0 {
             let from = position.offset.max(size).min(position.known.size.max(position.offset));
             let to = position.known.size.max(from);
-            let range = if saved.rewritten_since.is_some() { from..to } else { from..from };
+            let range = if saved.rewritten_since.is_some() || is_copy { from..to } else { from..from };
             let lost = Loss { lines, bytes: range.end - range.start };
             self.notices.push(Notice::Rewritten { path: name, copy: path, lost, range });
         }
@@ -369,31 +442,21 @@ impl Follower {
 
     /// Lets go of a position for which there is no file.
     fn give_up(&mut self, id: u64, saved: Saved, listings: &mut Listings) {
+        let gap = gap_after(id, &saved);
         let position = saved.position;
         let lines = self.saved_ahead.remove(&id).map_or(0, |ahead| ahead.lines);
-        // Of which nothing was read it may be read yet under another name; what is lost of it is unknown.
-        let is_unread = position.offset == 0 && position.head.length == 0;
-        let size = if is_unread { 0 } else { position.known.size };
+        let size = if is_unread(&position) { 0 } else { position.known.size };
         let range = position.offset..size.max(position.offset);
         let lost = Loss { lines, bytes: range.end - range.start };
         let path = position.path.clone();
-        let is_rewritten = saved.rewritten_since.is_some();
-        if is_rewritten {
+        if saved.rewritten_since.is_some() {
             self.conclude_copies_like(&position);
             self.notices.push(Notice::Rewritten { path, copy: None, lost, range });
         } else {
             let compressed = listings.otherwise_compressed(&path, position.known.modified);
             self.notices.push(Notice::Vanished { path, lost, range, compressed });
         }
-        let elder = Elder {
-            name: position.path.clone(),
-            path: None,
-            identity: position.identity,
-            modified: if is_unread { before(position.known.modified) } else { position.known.modified },
-            is_live: is_rewritten,
-            is_new: false,
-        };
-        self.gaps.push(Gap { elder, position, id: None });
+        self.gaps.push(gap);
         self.removed.push(id);
     }
 
@@ -440,6 +503,25 @@ impl Follower {
     }
 }
 
+/// Of which nothing was read it may be read yet under another name; what is lost of it is unknown.
+fn is_unread(position: &Position) -> bool {
+    position.offset == 0 && position.head.length == 0
+}
+
+/// Where files may have come after one that is not where it was.
+fn gap_after(id: u64, saved: &Saved) -> Gap {
+    let position = saved.position.clone();
+    let modified = position.known.modified;
+    let elder = Elder {
+        name: position.path.clone(),
+        identity: position.identity,
+        modified: if is_unread(&position) { before(modified) } else { modified },
+        is_live: saved.rewritten_since.is_some(),
+        is_new: false,
+    };
+    Gap { elder, position, id }
+}
+
 /// The pattern of a list that stands for a saved file.
 pub(super) fn pattern_of(patterns: &[String], position: &Position) -> Option<String> {
     let names = |pattern: &&String| {
@@ -456,10 +538,10 @@ fn before((seconds, nanoseconds): (i64, i64)) -> (i64, i64) {
 }
 
 /// A file that does not hold what was read, but may come to hold it: a copy that is still being written.
-fn begins_alike(opened: &Opened, position: &Position) -> Answer {
-    let size = opened.file.stat().map_or(0, |stat| stat.size);
+fn begins_alike(opened: &Opened, position: &Position) -> io::Result<Answer> {
+    let size = opened.file.stat()?.size;
     let is_short = size < position.offset;
     let is_alike =
-        size < u64::from(position.head.length) || position.head.matches(&*opened.file).unwrap_or(false);
-    if is_short && is_alike { Answer::Growing } else { Answer::Other }
+        is_short && (size < u64::from(position.head.length) || position.head.matches(&*opened.file)?);
+    Ok(if is_alike { Answer::Growing } else { Answer::Other })
 }

@@ -7,9 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::Blocked;
-use super::files::{Files, LogFile};
+use super::files::{Files, LogFile, is_absence};
 use super::gz::GzFile;
-use super::identity::{Identity, Tail, read_full_at};
+use super::identity::{Identity, Tail, first_line, read_full_at};
 use super::position::Position;
 use super::watch::directory_of;
 use crate::mutant::{Mutant, is_on};
@@ -92,19 +92,17 @@ fn compressed(message: &str) -> Refusal {
     Refusal { state: "compressed", message: message.to_owned() }
 }
 
-/// Opens a rotated file, plain or gzip; nothing is said of what cannot be read here.
+/// Opens a rotated file, plain or gzip; `None` for what is no log. One that is no longer there is an error.
 pub(super) fn open_rotated(files: &dyn Files, path: &Path) -> io::Result<Option<Rotated>> {
     if !is_gzip_name(path) {
         return match open(files, path) {
             Ok(opened) => Ok(Some(Rotated::Plain(opened))),
+            Err(Refusal { state: "missing", .. }) => Err(io::ErrorKind::NotFound.into()),
             Err(Refusal { state: "unreadable", message }) => Err(io::Error::other(message)),
             Err(_) => Ok(None),
         };
     }
-    let file = match files.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        file => file?,
-    };
+    let file = files.open(path)?;
     let stat = file.stat()?;
     Ok(stat.is_regular.then(|| Rotated::Gzip(Box::new(GzFile::new(file)), stat.identity)))
 }
@@ -149,21 +147,38 @@ pub(super) fn is_compressed_name(path: &Path) -> bool {
 }
 
 fn refusal(error: &io::Error) -> Refusal {
-    let state = if error.kind() == io::ErrorKind::NotFound { "missing" } else { "unreadable" };
+    let state = if is_absence(error) { "missing" } else { "unreadable" };
     Refusal { state, message: error.to_string() }
 }
 
-/// Whether the file still holds the bytes that were read up to a saved position.
-pub(super) fn agrees(file: &dyn LogFile, saved: &Position) -> bool {
-    let size = file.stat().map_or(0, |stat| stat.size);
-    if is_on(Mutant::TrustsInode) || is_on(Mutant::TrustsOffset) {
-        return size >= saved.offset;
+/// Whether the file still holds the bytes that were read up to a saved position. A compressed file that is damaged
+/// before it does not; any other error says nothing.
+pub(super) fn agrees(file: &dyn LogFile, saved: &Position) -> io::Result<bool> {
+    match holds(file, saved) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(false),
+        answer => answer,
+    }
+}
+
+fn holds(file: &dyn LogFile, saved: &Position) -> io::Result<bool> {
+    let size = file.stat()?.size;
+    if size < saved.offset || is_on(Mutant::TrustsInode) || is_on(Mutant::TrustsOffset) {
+        return Ok(size >= saved.offset);
     }
     // The head may reach further than what was read; a file that ends between the two has only lost what was not.
     let is_head_gone = saved.offset > 0 && size < u64::from(saved.head.length);
-    size >= saved.offset
-        && (is_head_gone || saved.head.matches(file).unwrap_or(false))
-        && Tail::read(file, saved.offset).is_ok_and(|tail| tail.hash() == saved.tail_hash)
+    Ok((is_head_gone || saved.head.matches(file)?)
+        && Tail::read(file, saved.offset)?.hash() == saved.tail_hash)
+}
+
+/// Whether a file begins with what was read elsewhere. One that is too short for the head must have the same first
+/// line; an empty one has none.
+pub(super) fn begins_like(file: &dyn LogFile, saved: &Position) -> io::Result<bool> {
+    // One that begins with a hole has no head.
+    if saved.head.length > 0 && file.stat()?.size >= u64::from(saved.head.length) {
+        return saved.head.matches(file);
+    }
+    Ok(first_line(file)?.is_some_and(|key| key == saved.first_line))
 }
 
 /// The start of the line in which `size` falls, or `size` where none is near.

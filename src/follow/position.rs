@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 use super::identity::{Head, Identity, Tail};
 
 /// First byte of an encoded position; a reader refuses others.
-const POSITION_VERSION: u8 = 2;
+const POSITION_VERSION: u8 = 3;
 
-/// An encoded position without [`Known`] and without the time for which it was parked.
-const POSITION_VERSION_BEFORE: u8 = 1;
+/// An encoded position without the hash of the first line.
+const POSITION_VERSION_2: u8 = 2;
+
+/// One without [`Known`], too, and without the time for which it was parked.
+const POSITION_VERSION_1: u8 = 1;
 
 /// Prefix of the keys under which positions are kept.
 pub const KEY_PREFIX: &[u8] = b"f/";
@@ -122,6 +125,8 @@ pub struct Position {
     pub pattern: String,
     /// What was known of the file when it was last looked at.
     pub(super) known: Known,
+    /// Hash of the first line: copies that are shorter than the head are known by it. 0 where it is not known.
+    pub(super) first_line: u64,
     /// For how many seconds of this agent's life no pattern has named it.
     pub(super) parked_s: u64,
     /// It was read to its end and closed, and nothing has had its name since.
@@ -152,14 +157,25 @@ impl Position {
     pub(super) fn unread(path: PathBuf, pattern: String, identity: Identity, known: Known) -> Position {
         let tail_hash = Tail::default().hash();
         let head = Head { length: 0, hash: tail_hash };
-        Position { identity, head, offset: 0, tail_hash, path, pattern, known, parked_s: 0, is_closed: false }
+        Position {
+            identity,
+            head,
+            offset: 0,
+            tail_hash,
+            path,
+            pattern,
+            known,
+            first_line: 0,
+            parked_s: 0,
+            is_closed: false,
+        }
     }
 
     /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s,
-    /// is_closed: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
+    /// is_closed, first_line: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
-        let mut out = Vec::with_capacity(96 + path.len() + self.pattern.len());
+        let mut out = Vec::with_capacity(104 + path.len() + self.pattern.len());
         out.push(POSITION_VERSION);
         for number in [
             self.identity.device,
@@ -173,6 +189,7 @@ impl Position {
             self.known.modified.1.cast_unsigned(),
             self.parked_s,
             u64::from(self.is_closed),
+            self.first_line,
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -183,14 +200,12 @@ impl Position {
         out
     }
 
-    /// Reads what [`Position::encode`] wrote, of this release or the one before; `None` for anything else.
+    /// Reads what [`Position::encode`] wrote, of this release or an earlier one; `None` for anything else.
     pub fn decode(bytes: &[u8]) -> Option<Position> {
         let (version, mut rest) = bytes.split_first()?;
-        let is_whole = match *version {
-            POSITION_VERSION => true,
-            POSITION_VERSION_BEFORE => false,
-            _ => return None,
-        };
+        if !(POSITION_VERSION_1..=POSITION_VERSION).contains(version) {
+            return None;
+        }
         let mut number = || -> Option<u64> {
             let (head, tail) = rest.split_first_chunk::<8>()?;
             rest = tail;
@@ -198,9 +213,11 @@ impl Position {
         };
         let (device, inode, born_ns) = (number()?, number()?, number()?);
         let (offset, tail_hash, head_hash) = (number()?, number()?, number()?);
-        let mut later = || if is_whole { number() } else { Some(0) };
+        let mut since = |first: u8| if *version >= first { number() } else { Some(0) };
+        let mut later = || since(POSITION_VERSION_2);
         let known = Known { size: later()?, modified: (later()?.cast_signed(), later()?.cast_signed()) };
         let (parked_s, is_closed) = (later()?, later()? != 0);
+        let first_line = since(POSITION_VERSION)?;
         let (head_length, rest) = rest.split_first_chunk::<2>()?;
         let (path_length, rest) = rest.split_first_chunk::<4>()?;
         let (path, pattern) = rest.split_at_checked(u32::from_le_bytes(*path_length) as usize)?;
@@ -212,6 +229,7 @@ impl Position {
             path: Path::new(&OsString::from_vec(path.to_vec())).to_owned(),
             pattern: String::from_utf8(pattern.to_vec()).ok()?,
             known,
+            first_line,
             parked_s,
             is_closed,
         })
@@ -232,15 +250,19 @@ mod tests {
             path: PathBuf::from(OsString::from_vec(b"/var/log/\xff\n.log".to_vec())),
             pattern: "/var/log/*.log".into(),
             known: Known { size: 8, modified: (-9, 10) },
+            first_line: 12,
             parked_s: 11,
             is_closed: true,
         };
         let bytes = position.encode();
-        let before = [&[POSITION_VERSION_BEFORE], &bytes[1..49], &bytes[89..]].concat();
+        let second = [&[POSITION_VERSION_2], &bytes[1..89], &bytes[97..]].concat();
+        let before = Position { first_line: 0, ..position.clone() };
+        assert_eq!(Position::decode(&second), Some(before.clone()));
+        let first = [&[POSITION_VERSION_1], &bytes[1..49], &bytes[97..]].concat();
         let known = Known::default();
         assert_eq!(
-            Position::decode(&before),
-            Some(Position { known, parked_s: 0, is_closed: false, ..position.clone() })
+            Position::decode(&first),
+            Some(Position { known, parked_s: 0, is_closed: false, ..before })
         );
         assert_eq!(Position::decode(&bytes), Some(position));
         for length in 0..bytes.len() - "/var/log/*.log".len() {

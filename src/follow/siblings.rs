@@ -1,20 +1,24 @@
 //! What rotation left beside a log: the other names in its directory, and which of them came after a file.
 //!
-//! Names choose who is looked at and break ties; they are never the truth. A plain file came after another if it was
-//! born after it and not written to before it was. Compressing makes a file anew but keeps the time of the last
-//! write, so that is what tells the age of a gzip file: one that is made late of an old log stays old. A gzip file
-//! beside the plain file of which it is made is not looked at yet. Reads directories and heads, and remembers nothing.
+//! Where rotation counts its names, two of them tell which file is older, whatever a clock said. Otherwise a plain file came after another if it was born after it and is no older file that was restored. To
+//! compress makes a file anew but keeps the time of the last write, so that is what tells the age of a gzip file. A
+//! gzip file beside the plain file of which it is made is not looked at yet. Names choose who is looked at; that they
+//! are of one log, the bytes must say.
+//!
+//! A rotation moves several names one after the other. What is concluded from the absence of a file is concluded from a
+//! [steady](Listings::is_steady) look only. Reads directories and heads, and remembers nothing.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FILES_MAX;
-use super::files::{Files, Stat};
+use super::files::{Files, Stat, is_absence};
 use super::identity::{Identity, is_prefix};
 use super::open::{self, Rotated};
 use super::watch::directory_of;
@@ -23,11 +27,25 @@ use super::watch::directory_of;
 /// ones of each.
 const LISTED_MAX: usize = 10 * FILES_MAX;
 
-/// The names in directories, each listed once: thousands of logs of one directory may rotate at the same moment.
+/// Looks at a directory until two of them agree; where it changes faster than that, the next scan looks again.
+const LOOKS_MAX: u32 = 4;
+
+/// The files in directories, each looked at once a scan: thousands of logs of one directory may rotate at the same
+/// moment.
 pub(super) struct Listings {
     files: Arc<dyn Files>,
-    names: BTreeMap<PathBuf, BTreeSet<OsString>>,
-    identities: BTreeMap<PathBuf, BTreeMap<Identity, Vec<PathBuf>>>,
+    listed: BTreeMap<PathBuf, Listing>,
+}
+
+/// What a directory held.
+#[derive(Default)]
+struct Listing {
+    stats: BTreeMap<OsString, Stat>,
+    paths: BTreeMap<Identity, Vec<PathBuf>>,
+    /// Names of which nothing could be learned.
+    unknown: BTreeSet<OsString>,
+    /// Two looks in a row found the same files under the same names.
+    is_steady: bool,
 }
 
 /// A file beside a log, under a name that rotation may have given it.
@@ -36,41 +54,87 @@ pub(super) struct Sibling {
     pub(super) stat: Stat,
 }
 
+impl Listing {
+    fn look(files: &dyn Files, directory: &Path) -> Listing {
+        let mut last = Listing::default();
+        for look in 0..LOOKS_MAX {
+            let Ok(listing) = Listing::look_once(files, directory) else { return Listing::default() };
+            let is_steady = look > 0 && listing.files().eq(last.files()) && listing.unknown == last.unknown;
+            last = Listing { is_steady, ..listing };
+            if is_steady {
+                break;
+            }
+        }
+        for (name, stat) in &last.stats {
+            last.paths.entry(stat.identity).or_default().push(directory.join(name));
+        }
+        last
+    }
+
+    fn look_once(files: &dyn Files, directory: &Path) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        for name in files.list(directory, LISTED_MAX)? {
+            match files.stat(&directory.join(&name)) {
+                Ok(stat) => drop(listing.stats.insert(name, stat)),
+                Err(error) if is_absence(&error) => {}
+                Err(_) => drop(listing.unknown.insert(name)),
+            }
+        }
+        Ok(listing)
+    }
+
+    fn files(&self) -> impl Iterator<Item = (&OsString, Identity)> {
+        self.stats.iter().map(|(name, stat)| (name, stat.identity))
+    }
+}
+
 impl Listings {
     /// Nothing is listed yet.
     pub(super) fn new(files: &Arc<dyn Files>) -> Listings {
-        Listings { files: Arc::clone(files), names: BTreeMap::new(), identities: BTreeMap::new() }
+        Listings { files: Arc::clone(files), listed: BTreeMap::new() }
     }
 
-    /// The names that rotation may have made of `name`.
-    fn rotated_names(&mut self, name: &Path) -> Vec<OsString> {
-        let Some(base) = name.file_name() else { return Vec::new() };
-        let directory = directory_of(name);
-        let names = self.names.entry(directory.clone()).or_insert_with(|| {
-            self.files.list(&directory, LISTED_MAX).unwrap_or_default().into_iter().collect()
-        });
-        let from_base = names.range::<OsStr, _>((Bound::Excluded(base), Bound::Unbounded));
+    fn of(&mut self, directory: &Path) -> &Listing {
+        if !self.listed.contains_key(directory) {
+            let listing = Listing::look(&*self.files, directory);
+            self.listed.insert(directory.to_owned(), listing);
+        }
+        &self.listed[directory]
+    }
+
+    /// Whether all that rotation left of `name` was seen, and nothing moved while it was looked at.
+    pub(super) fn is_steady(&mut self, name: &Path) -> bool {
+        let listing = self.of(&directory_of(name));
+        let base = name.file_name().unwrap_or_default();
+        let is_rotated = |other: &OsString| is_rotated_name(other.as_bytes(), base.as_bytes());
+        listing.is_steady && !listing.unknown.iter().any(is_rotated)
+    }
+
+    /// The names that rotation may have made of `name`, and their files.
+    fn rotated(&mut self, name: &Path) -> BTreeMap<OsString, Stat> {
+        let Some(base) = name.file_name() else { return BTreeMap::new() };
+        let listing = self.of(&directory_of(name));
+        let from_base = listing.stats.range::<OsStr, _>((Bound::Excluded(base), Bound::Unbounded));
         from_base
-            .take_while(|name| name.as_bytes().starts_with(base.as_bytes()))
-            .filter(|name| is_rotated_name(name.as_bytes(), base.as_bytes()))
-            .cloned()
+            .take_while(|(name, _)| name.as_bytes().starts_with(base.as_bytes()))
+            .filter(|(name, _)| is_rotated_name(name.as_bytes(), base.as_bytes()))
+            .map(|(name, stat)| (name.clone(), *stat))
             .collect()
     }
 
     /// What rotation may have made of `name` and can be read, plain or gzip, the youngest first.
     pub(super) fn siblings(&mut self, name: &Path) -> Vec<Sibling> {
         let directory = directory_of(name);
-        let names: BTreeSet<OsString> = self.rotated_names(name).into_iter().collect();
+        let rotated = self.rotated(name);
         let has_plain_twin = |name: &OsString| {
-            name.as_bytes().strip_suffix(b".gz").is_some_and(|plain| names.contains(OsStr::from_bytes(plain)))
+            let plain = name.as_bytes().strip_suffix(b".gz");
+            plain.is_some_and(|plain| rotated.contains_key(OsStr::from_bytes(plain)))
         };
-        let mut siblings: Vec<Sibling> = names
+        let mut siblings: Vec<Sibling> = rotated
             .iter()
-            .filter(|name| !has_plain_twin(name))
-            .map(|name| directory.join(name))
-            .filter(|path| open::is_gzip_name(path) || !open::is_compressed_name(path))
-            .filter_map(|path| Some(Sibling { stat: self.files.stat(&path).ok()?, path }))
-            .filter(|sibling| sibling.stat.is_regular)
+            .filter(|(name, stat)| stat.is_regular && !has_plain_twin(name))
+            .map(|(name, stat)| Sibling { path: directory.join(name), stat: *stat })
+            .filter(|Sibling { path, .. }| open::is_gzip_name(path) || !open::is_compressed_name(path))
             .collect();
         siblings.sort_by(|left, right| age(right, left));
         siblings
@@ -79,27 +143,17 @@ impl Listings {
     /// A file beside `name` that another compressor than gzip made, written to no earlier than at `modified`.
     pub(super) fn otherwise_compressed(&mut self, name: &Path, modified: (i64, i64)) -> Option<PathBuf> {
         let directory = directory_of(name);
-        let names = self.rotated_names(name);
-        let paths = names.into_iter().map(|name| directory.join(name));
-        paths
-            .filter(|path| open::is_compressed_name(path) && !open::is_gzip_name(path))
-            .find(|path| self.files.stat(path).is_ok_and(|stat| stat.modified >= modified))
+        let rotated = self.rotated(name).into_iter().map(|(name, stat)| (directory.join(name), stat));
+        let is_other = |path: &Path| open::is_compressed_name(path) && !open::is_gzip_name(path);
+        rotated
+            .filter(|(path, stat)| is_other(path) && stat.modified >= modified)
+            .map(|(path, _)| path)
+            .next()
     }
 
     /// The paths beside `name` that lead to a file.
     pub(super) fn of_identity(&mut self, name: &Path, identity: Identity) -> &[PathBuf] {
-        let directory = directory_of(name);
-        let paths = self.identities.entry(directory).or_insert_with_key(|directory| {
-            let mut paths: BTreeMap<Identity, Vec<PathBuf>> = BTreeMap::new();
-            for name in self.files.list(directory, LISTED_MAX).unwrap_or_default() {
-                let path = directory.join(name);
-                if let Some(identity) = open::identity_of(&*self.files, &path) {
-                    paths.entry(identity).or_default().push(path);
-                }
-            }
-            paths
-        });
-        paths.get(&identity).map_or(&[], Vec::as_slice)
+        self.of(&directory_of(name)).paths.get(&identity).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -107,8 +161,6 @@ impl Listings {
 pub(super) struct Elder {
     /// The name that it had, of which theirs are made.
     pub(super) name: PathBuf,
-    /// Where it is now, if it has another name and that is known.
-    pub(super) path: Option<PathBuf>,
     pub(super) identity: Identity,
     pub(super) modified: (i64, i64),
     /// It has its name still: what came after it can only be a copy of what it held since.
@@ -117,67 +169,116 @@ pub(super) struct Elder {
     pub(super) is_new: bool,
 }
 
-/// The files that rotation made of a name after it made one of `elder`, oldest first. Copies of one another, and of
-/// the file that has the name now, are left out, and so is what `is_known` knows.
+/// The files that rotation made of a name after it made one of an elder.
+#[derive(Default)]
+pub(super) struct Younger {
+    /// Oldest first.
+    pub(super) found: Vec<(PathBuf, Rotated)>,
+    /// Of which nothing can be said now, with the reason.
+    pub(super) unread: Vec<(PathBuf, io::Error)>,
+}
+
+/// What rotation made of a name after it made one of `elder`, which has the number `id`. Copies of one another, and of
+/// the file that has the name now, are left out, and so is what has a number.
 pub(super) fn younger(
     elder: &Elder,
+    id: u64,
     listings: &mut Listings,
-    is_known: &dyn Fn(Identity) -> bool,
-) -> Vec<(PathBuf, Rotated)> {
+    number_of: &dyn Fn(Identity) -> Option<u64>,
+) -> Younger {
     let files = Arc::clone(&listings.files);
     let siblings = listings.siblings(&elder.name);
-    let live = files.open(&elder.name).ok();
-    let mut accepted: Vec<(PathBuf, Rotated)> = Vec::new();
+    let elder_path = listings
+        .of_identity(&elder.name, elder.identity)
+        .iter()
+        .find(|path| is_rotated_path(path, &elder.name))
+        .cloned();
+    // What is counted before a file that was known earlier was there when that was found.
+    let is_counted_before_known = |sibling: &Sibling| {
+        let is_earlier = |identity: Identity| number_of(identity).is_some_and(|number| number < id);
+        let mut known = siblings.iter().filter(|other| is_earlier(other.stat.identity));
+        known.any(|known| {
+            matches!(by_name(&sibling.path, &known.path, &elder.name), Some(ByName::Count(Ordering::Less)))
+        })
+    };
+    let mut younger = Younger::default();
     for (index, sibling) in siblings.iter().enumerate().rev() {
-        if is_known(sibling.stat.identity) || !is_younger(sibling, elder) {
+        if number_of(sibling.stat.identity).is_some()
+            || !is_younger(sibling, elder, elder_path.as_deref())
+            || (elder.is_live && is_counted_before_known(sibling))
+        {
             continue;
         }
-        let Ok(Some(rotated)) = open::open_rotated(&*files, &sibling.path) else { continue };
-        if rotated.identity() != sibling.stat.identity {
-            continue;
-        }
-        // Of two that are equal the older one counts.
-        let is_copy_of = |at: usize, other: &Sibling| {
-            at != index
-                && (other.stat.size, at) > (sibling.stat.size, index)
-                && !open::is_compressed_name(&other.path)
-                && open::open_rotated(&*files, &other.path).is_ok_and(|other| {
-                    other.is_some_and(|other| is_prefix(rotated.file(), other.file()).unwrap_or(false))
-                })
-        };
-        let copies_live =
-            live.as_ref().is_some_and(|live| is_prefix(rotated.file(), &**live).unwrap_or(false));
-        let is_plain = matches!(rotated, Rotated::Plain(_));
-        let copies_plain = is_plain && siblings.iter().enumerate().any(|(at, other)| is_copy_of(at, other));
-        if !copies_live && !copies_plain {
-            accepted.push((sibling.path.clone(), rotated));
+        match original(&*files, &elder.name, &siblings, index) {
+            Ok(Some(rotated)) => younger.found.push((sibling.path.clone(), rotated)),
+            Ok(None) => {}
+            Err(error) => younger.unread.push((sibling.path.clone(), error)),
         }
     }
-    accepted
+    younger
+}
+
+/// Opens a sibling that is no copy of another, nor of the file that has the `name` now.
+fn original(
+    files: &dyn Files,
+    name: &Path,
+    siblings: &[Sibling],
+    index: usize,
+) -> io::Result<Option<Rotated>> {
+    let sibling = &siblings[index];
+    let Some(rotated) = open::open_rotated(files, &sibling.path)? else { return Ok(None) };
+    if rotated.identity() != sibling.stat.identity {
+        return Err(io::Error::other("another file has this name since it was looked for"));
+    }
+    match files.open(name) {
+        Ok(live) if is_prefix(rotated.file(), &*live)? => return Ok(None),
+        Err(error) if !is_absence(&error) => return Err(error),
+        Ok(_) | Err(_) => {}
+    }
+    if matches!(rotated, Rotated::Gzip(..)) {
+        return Ok(Some(rotated));
+    }
+    for (at, other) in siblings.iter().enumerate() {
+        // Of two that are equal the older one counts.
+        let may_be_original = at != index && (other.stat.size, at) > (sibling.stat.size, index);
+        if !may_be_original || open::is_compressed_name(&other.path) {
+            continue;
+        }
+        if let Some(other) = open::open_rotated(files, &other.path)?
+            && is_prefix(rotated.file(), other.file())?
+        {
+            return Ok(None);
+        }
+    }
+    Ok(Some(rotated))
 }
 
 /// Whether a sibling was made after a file. What was read of it already says nothing here.
-fn is_younger(sibling: &Sibling, elder: &Elder) -> bool {
+fn is_younger(sibling: &Sibling, elder: &Elder, elder_path: Option<&Path>) -> bool {
+    // A copy of what an elder held may have come under any name before the elder lost its own.
+    let elder_path = elder_path.filter(|_| !elder.is_live);
+    let by_name = elder_path.and_then(|path| by_name(&sibling.path, path, &elder.name));
+    if let Some(ByName::Count(order)) = by_name {
+        return order.is_gt();
+    }
+    let by_date = matches!(by_name, Some(ByName::Date(Ordering::Greater)));
     let Stat { identity, modified, .. } = sibling.stat;
-    let by_name = elder.path.as_deref().and_then(|path| by_number(&sibling.path, path, &elder.name));
-    let by_name = by_name.unwrap_or(Ordering::Equal);
     let (born, elder_born) = (identity.born_ns, elder.identity.born_ns);
     let is_plain = |path: &Path| !open::is_compressed_name(path);
-    let tells_birth = born != 0 && elder_born != 0 && elder.path.as_deref().is_none_or(is_plain);
-    if is_plain(&sibling.path) && tells_birth {
-        let is_born_after = born > elder_born || (born == elder_born && by_name == Ordering::Greater);
-        // A truncation follows the last write to the copy, in the same tick of the clock perhaps.
-        let is_written_after = modified > elder.modified || (modified == elder.modified && !elder.is_live);
-        return is_born_after && is_written_after;
+    if is_plain(&sibling.path) && born != 0 && elder_born != 0 && elder_path.is_none_or(is_plain) {
+        // A truncation follows the last write to the copy, in the same tick of the clock perhaps. A file that was
+        // written to before it was born is an old one that somebody unpacked, or the clock was set back.
+        let is_of_its_time =
+            if elder.is_live { modified > elder.modified } else { modified >= nanoseconds(born) || by_date };
+        return (born > elder_born || (born == elder_born && by_date)) && is_of_its_time;
     }
-    if elder.is_new {
-        return false;
-    }
-    match modified.cmp(&elder.modified) {
-        Ordering::Less => false,
-        Ordering::Equal => by_name == Ordering::Greater,
-        Ordering::Greater => by_name != Ordering::Less,
-    }
+    !elder.is_new && (modified > elder.modified || (modified == elder.modified && by_date))
+}
+
+/// A time since the epoch, in seconds and nanoseconds.
+pub(super) fn nanoseconds(time_ns: u64) -> (i64, i64) {
+    const SECOND_NS: u64 = 1_000_000_000;
+    ((time_ns / SECOND_NS).cast_signed(), (time_ns % SECOND_NS).cast_signed())
 }
 
 /// Older first: by the last write, then by birth, then by name (a higher number is older, a later date younger).
@@ -189,8 +290,16 @@ fn age(left: &Sibling, right: &Sibling) -> Ordering {
         .then_with(|| by_suffix(left.path.as_os_str(), right.path.as_os_str()))
 }
 
-/// How two rotated names of the same log order, if both are numbered the same way; `Greater` is younger.
-fn by_number(left: &Path, right: &Path, name: &Path) -> Option<Ordering> {
+/// What two rotated names of the same log say of their order; `Greater` is younger.
+enum ByName {
+    /// Rotation counts from the youngest, and needs no clock for it.
+    Count(Ordering),
+    /// The clock had that date, and may have been set since.
+    Date(Ordering),
+}
+
+/// How two rotated names order, if both are made the same way and differ.
+fn by_name(left: &Path, right: &Path, name: &Path) -> Option<ByName> {
     let rest = |path: &Path| {
         let bytes = path.as_os_str().as_bytes().strip_prefix(name.as_os_str().as_bytes())?.get(1..)?;
         let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -199,9 +308,9 @@ fn by_number(left: &Path, right: &Path, name: &Path) -> Option<Ordering> {
     };
     let ((left_digits, left), (right_digits, right)) = (rest(left)?, rest(right)?);
     match (left_digits, right_digits) {
-        // Numbers count from the youngest; dates count up.
-        (1..=4, 1..=4) => Some(right.cmp(&left)),
-        (8.., 8..) if left_digits == right_digits => Some(left.cmp(&right)),
+        _ if left == right => None,
+        (1..=4, 1..=4) => Some(ByName::Count(right.cmp(&left))),
+        (8.., 8..) if left_digits == right_digits => Some(ByName::Date(left.cmp(&right))),
         _ => None,
     }
 }

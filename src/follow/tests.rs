@@ -147,7 +147,11 @@ fn a_renamed_file_is_read_while_its_writer_holds_it_and_closed_after_the_grace()
     let closed =
         bench.follower.take_notices().into_iter().any(|notice| matches!(notice, Notice::Closed { .. }));
     assert!(closed);
-    assert!(bench.follower.changes().iter().any(|(_, value)| value.is_none()), "its position is removed");
+    let positions = bench.follower.changes().into_iter().filter_map(|(_, value)| Position::decode(&value?));
+    assert!(
+        positions.into_iter().any(|position| position.is_closed),
+        "it is remembered as one that was read"
+    );
 }
 
 #[test]

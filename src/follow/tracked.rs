@@ -11,7 +11,7 @@ use memchr::memrchr;
 
 use super::cursor::Cursor;
 use super::files::{LogFile, Stat};
-use super::identity::{Head, Identity, Tail, read_full_at};
+use super::identity::{Head, Identity, Tail, first_line, read_full_at};
 use super::open::is_gzip;
 use super::position::{Ahead as AheadPosition, Known, Position};
 
@@ -99,7 +99,7 @@ enum Name {
     /// Nothing has that name now.
     Absent,
     /// Another file has the name now.
-    Replaced,
+    Replaced(Identity),
 }
 
 /// Whether lines may be taken from a file of which nothing was read yet.
@@ -131,8 +131,10 @@ pub struct Tracked {
     pub(super) origin: Origin,
     /// Number of the scan that found it; 0 for one that an earlier life had begun to read.
     pub(super) found_in: u64,
-    /// Hash of its first line, under which it is found by its copies; 0 before it is settled.
+    /// Hash of its first line, under which it is found by its copies; 0 while there is none.
     pub(super) first_line: u64,
+    /// It was found while the log could not be read of which it may be a copy.
+    pub(super) is_stand_in: bool,
     /// Sizes at the last two scans, the older one first.
     pub(super) sizes: [u64; 2],
     /// The NUL bytes that were told of already.
@@ -147,6 +149,8 @@ pub struct Tracked {
     /// When it was last written to, as the file system tells it: seconds and nanoseconds.
     modified: (i64, i64),
     name: Name,
+    /// Its names when it was last seen under its own.
+    links: u64,
     /// When it last grew or lost its name: writers may hold it from then on.
     still_since: Instant,
     error: Option<String>,
@@ -172,7 +176,8 @@ impl Tracked {
             dirty: true,
             origin: Origin::Settled,
             found_in: 0,
-            first_line: 0,
+            is_stand_in: false,
+            first_line: first_line(&*file)?.unwrap_or(0),
             sizes: [offset; 2],
             nuls_told: 0,
             head: Head::read(&*file)?,
@@ -182,6 +187,7 @@ impl Tracked {
             size: stat.size,
             modified: stat.modified,
             name: Name::Present,
+            links: stat.links,
             still_since: now,
             error: None,
         })
@@ -197,6 +203,7 @@ impl Tracked {
             path: self.first_path.clone(),
             pattern: self.pattern.clone(),
             known: Known { size: self.size, modified: self.modified },
+            first_line: self.first_line,
             parked_s: 0,
             is_closed: false,
         }
@@ -232,6 +239,11 @@ impl Tracked {
     /// Whether the bytes that were read are still there.
     pub(super) fn is_intact(&self) -> io::Result<bool> {
         Ok(self.file.stat()?.size >= self.counted_offset() && self.tails_agree()?)
+    }
+
+    /// Whether it has as many names as it had when its own led to it: it was renamed then, and not replaced.
+    pub(super) fn keeps_its_names(&self, stat: &Stat) -> bool {
+        stat.links >= self.links.max(1)
     }
 
     /// When it was last written to, as of the last look.
@@ -297,7 +309,7 @@ impl Tracked {
             (true, _) => "failing",
             (false, _) if self.origin == Origin::Held => "copy",
             (false, Name::Present) => "following",
-            (false, Name::Replaced) => "rotated",
+            (false, Name::Replaced(_)) => "rotated",
             (false, Name::Absent) => "moved",
         }
     }
@@ -317,17 +329,16 @@ impl Tracked {
         self.path = path;
     }
 
-    /// The file is no longer found under its name; `replaced` when another file is. Tells whether that is news.
+    /// The file is no longer found under its name, but `other` if it is some. Tells whether that is news.
     ///
-    /// The grace begins with the news: a log that was quiet for long may be written to at its rotation, by workers
+    /// The grace begins when the name goes: a log that was quiet for long may be written to at its rotation, by workers
     /// that flush their buffers into it before they open the next.
-    pub fn unnamed(&mut self, replaced: bool, now: Instant) -> bool {
-        let name = if replaced { Name::Replaced } else { Name::Absent };
-        let is_news = std::mem::replace(&mut self.name, name) != name;
-        if is_news {
+    pub fn unnamed(&mut self, other: Option<Identity>, now: Instant) -> bool {
+        let before = std::mem::replace(&mut self.name, other.map_or(Name::Absent, Name::Replaced));
+        if std::mem::discriminant(&before) != std::mem::discriminant(&self.name) {
             self.still_since = now;
         }
-        is_news
+        before != self.name
     }
 
     /// Takes lines for shipping until the file is drained, about `bytes_max` are read (a line may be longer than any
@@ -477,17 +488,20 @@ impl Tracked {
 
     /// Compares the file with what was read of it: growth, truncation, or other bytes under a position.
     pub(super) fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
-        let Stat { size, modified, .. } = self.file.stat()?;
+        let Stat { size, modified, links, .. } = self.file.stat()?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
         // Of which nothing was read, only its known size can tell that it was cut.
         let is_cut = size < self.counted_offset() || (self.counted_offset() == 0 && size < self.size);
-        if is_cut || (touched && !is_on(Mutant::TrustsOffset) && !self.tails_agree()?) {
+        if is_cut || (touched && !is_on(Mutant::TrustsOffset) && !self.begins_and_tails_agree()?) {
             // Everything known of it is left as it was: it tells what was lost, and where a copy goes on.
             turn.rewritten = true;
             return Ok(());
         }
         self.modified = modified;
+        if self.is_named() {
+            self.links = links;
+        }
         if size != self.size {
             self.still_since = now;
         }
@@ -496,6 +510,9 @@ impl Tracked {
             let head = Head::read(&*self.file)?;
             self.dirty |= head != self.head;
             self.head = head;
+        }
+        if self.first_line == 0 && size > 0 {
+            self.first_line = first_line(&*self.file)?.unwrap_or(0);
         }
         Ok(())
     }
@@ -514,6 +531,11 @@ impl Tracked {
     fn has_nul_at(&self, offset: u64) -> io::Result<bool> {
         let mut byte = [1];
         Ok(read_full_at(&*self.file, &mut byte, offset)? == 1 && byte == [0])
+    }
+
+    /// Whether what was read is still there; of which nothing was read, whether it begins as it did.
+    fn begins_and_tails_agree(&self) -> io::Result<bool> {
+        Ok(self.tails_agree()? && (self.counted_offset() > 0 || self.head.matches(&*self.file)?))
     }
 
     /// Whether the bytes before both places are those that were read.
@@ -556,12 +578,14 @@ impl Tracked {
                 None => &buffer[..read],
             };
             let line = Line { cut, partial: true, ..Line::whole(bytes, self.cursor.offset, length) };
+            let tail = Tail::read(&*self.file, self.size)?;
             if take(line) == Flow::Refuse {
                 turn.more = true;
                 turn.refused = true;
                 return Ok(());
             }
             self.cursor.advance(length, &mut turn.lines);
+            self.cursor.tail = tail;
         }
         turn.finished = true;
         Ok(())

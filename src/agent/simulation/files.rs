@@ -45,6 +45,8 @@ pub(super) struct FileSystem {
     serial_next: u32,
     /// Times of files are whole multiples of this.
     granularity_ms: i64,
+    /// When a name last came or went.
+    names_modified_ns: i64,
 }
 
 impl FileSystem {
@@ -73,6 +75,7 @@ impl FileSystem {
         };
         let serial = self.serial_next;
         self.serial_next += 1;
+        self.names_modified_ns = time;
         self.inodes.insert(serial, inode);
         self.names.insert(name.to_owned(), serial);
         serial
@@ -97,7 +100,8 @@ impl FileSystem {
     }
 
     /// Gives a file another name; what had that name loses it.
-    pub(super) fn rename(&mut self, from: &str, to: &str) {
+    pub(super) fn rename(&mut self, from: &str, to: &str, wall_ms: EpochMs) {
+        self.names_modified_ns = self.coarse_ns(wall_ms);
         let serial = self.names.remove(from).expect("the server renames what is there");
         if let Some(replaced) = self.names.insert(to.to_owned(), serial) {
             self.inode(replaced).links -= 1;
@@ -105,7 +109,8 @@ impl FileSystem {
         }
     }
 
-    pub(super) fn unlink(&mut self, name: &str) {
+    pub(super) fn unlink(&mut self, name: &str, wall_ms: EpochMs) {
+        self.names_modified_ns = self.coarse_ns(wall_ms);
         let serial = self.names.remove(name).expect("the server removes what is there");
         self.inode(serial).links -= 1;
         self.forget_unused(serial);
@@ -117,6 +122,20 @@ impl FileSystem {
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
+    }
+
+    /// The directory in words: names, files and their times.
+    pub(super) fn listing(&self) -> String {
+        let told = |(name, serial): (&String, &u32)| {
+            let Inode { number, born_ns, modified_ns, content, .. } = &self.inodes[serial];
+            let (born_ms, modified_ms) =
+                (born_ns / 1_000_000 % 1_000_000, modified_ns / 1_000_000 % 1_000_000);
+            format!(
+                "{name}={serial} (inode {number}, born {born_ms}, written {modified_ms}, {} bytes)",
+                content.len()
+            )
+        };
+        self.names.iter().map(told).collect::<Vec<String>>().join(", ")
     }
 
     pub(super) fn serial_of(&self, name: &str) -> Option<u32> {
@@ -159,12 +178,19 @@ impl FileSystem {
                 born_ns: if is_on(Mutant::TrustsInode) { 0 } else { inode.born_ns },
             },
             size: inode.content.len() as u64,
-            modified: (
-                inode.modified_ns.div_euclid(1_000_000_000),
-                inode.modified_ns.rem_euclid(1_000_000_000),
-            ),
+            modified: seconds(inode.modified_ns),
             links: inode.links,
             is_regular: true,
+        }
+    }
+
+    fn stat_of_directory(&self) -> Stat {
+        Stat {
+            identity: Identity { device: DEVICE, inode: FIRST_INODE, born_ns: 1 },
+            size: 0,
+            modified: seconds(self.names_modified_ns),
+            links: 2,
+            is_regular: false,
         }
     }
 
@@ -172,6 +198,11 @@ impl FileSystem {
         let name = path.strip_prefix(DIRECTORY).ok().and_then(Path::to_str);
         name.and_then(|name| self.names.get(name)).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+/// A time in seconds and nanoseconds.
+fn seconds(time_ns: i64) -> (i64, i64) {
+    (time_ns.div_euclid(1_000_000_000), time_ns.rem_euclid(1_000_000_000))
 }
 
 /// The follower's view of the world.
@@ -207,6 +238,9 @@ impl Files for SimFiles {
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         let mut world = self.world();
         world.file_call()?;
+        if path == Path::new(DIRECTORY) {
+            return Ok(world.files.stat_of_directory());
+        }
         let serial = world.files.lookup(path)?;
         Ok(world.files.stat(serial))
     }

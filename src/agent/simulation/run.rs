@@ -242,11 +242,14 @@ impl Run {
             (world.clock.now(), world.server.named(&world.files))
         };
         let Some(life) = &mut self.life else { return Ok(()) };
+        self.trace.say(|| format!("    there: {}", self.setup.files.world().files.listing()));
         let mut activity = Activity::Busy;
         while activity == Activity::Busy {
             activity = life.pipeline.tick(now, scan);
             self.ticks += 1;
         }
+        let follower = &life.pipeline.follower;
+        self.trace.say(|| format!("    known: {}", follower.describe()));
         if self.setup.disk.is_dead() {
             self.end(self.sudden());
             return Ok(());

@@ -289,7 +289,7 @@ impl Server {
             Rotation::Unlink => {
                 // The server holds it open once; whoever else does is the agent.
                 let is_open = context.files.handles(serial) > 1;
-                context.files.unlink(&name);
+                context.files.unlink(&name, context.clock.wall_ms());
                 self.incarnation(serial).unlinked = true;
                 if !is_open {
                     self.doom(serial);
@@ -315,19 +315,20 @@ impl Server {
 
     /// Renames the log as logrotate does, after those that were renamed before it.
     fn rename(&mut self, at: usize, context: &mut Context<'_>) {
+        let now = context.clock.wall_ms();
         let log = &self.logs[at];
         if !self.counted_names {
             let stamp = 20_260_101 + log.rotations;
-            context.files.rename(&log.name, &format!("{}-{stamp}", log.name));
+            context.files.rename(&log.name, &format!("{}-{stamp}", log.name), now);
             return;
         }
         for number in (1..=log.rotations).rev() {
             let from = format!("{}.{number}", log.name);
             if context.files.has(&from) {
-                context.files.rename(&from, &format!("{}.{}", log.name, number + 1));
+                context.files.rename(&from, &format!("{}.{}", log.name, number + 1), now);
             }
         }
-        context.files.rename(&log.name, &format!("{}.1", log.name));
+        context.files.rename(&log.name, &format!("{}.1", log.name), now);
     }
 
     /// What is in the file and was not read yet nobody will ever see.

@@ -36,6 +36,8 @@ fn caught(seed: u64, printed: bool) -> Result<Summary, Broken> {
 #[test]
 fn every_seed_keeps_every_promise() {
     if let Some(seed) = variable("WATCHPOST_TEST_SEED") {
+        let log = tracing_subscriber::fmt().without_time().with_test_writer().finish();
+        let _log = tracing::subscriber::set_default(log);
         let outcome = caught(seed, true);
         println!("seed {seed}: {outcome:?}");
         assert!(outcome.is_ok(), "seed {seed}: {outcome:?}");

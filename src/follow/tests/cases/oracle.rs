@@ -58,9 +58,10 @@ pub(super) struct Oracle {
     bases: BTreeSet<PathBuf>,
     pub(super) durable: Vec<Taken>,
     pub(super) pending: Vec<Taken>,
-    /// Losses that were said, and their bytes.
+    /// Losses that were said, and their bytes; those that are not durable yet are said again after a crash.
     pub(super) losses_said: u64,
     pub(super) lost_bytes_said: u64,
+    losses_pending: Vec<u64>,
 }
 
 /// What a gzip or plain file holds, as much of it as can be had.
@@ -191,6 +192,11 @@ impl Oracle {
         self.held = held;
     }
 
+    /// The agent said that so many bytes are lost.
+    pub(super) fn lose(&mut self, bytes: u64) {
+        self.losses_pending.push(bytes);
+    }
+
     /// The agent looked, and could take nothing.
     pub(super) fn take_none(&mut self) {
         let taken: BTreeSet<u64> = self.pending.iter().filter_map(|taken| number(&taken.text)).collect();
@@ -199,6 +205,8 @@ impl Oracle {
 
     /// Everything taken so far is durable, with its positions.
     pub(super) fn commit(&mut self) {
+        self.losses_said += self.losses_pending.len() as u64;
+        self.lost_bytes_said += self.losses_pending.drain(..).sum::<u64>();
         self.due.append(&mut self.due_pending);
         self.durable.append(&mut self.pending);
     }
@@ -207,6 +215,7 @@ impl Oracle {
     pub(super) fn crash(&mut self, directory: &Path) {
         self.due_pending.clear();
         self.pending.clear();
+        self.losses_pending.clear();
         self.bases.extend(self.held.drain(..).map(|held| held.base));
         self.note_gone(directory, true);
     }

@@ -179,6 +179,8 @@ impl World {
             Action::Backup if exists => self.copy("a.log", "a.log.bak"),
             Action::HardLink if exists && !self.path("a.log.link").exists() => {
                 std::fs::hard_link(self.path("a.log"), self.path("a.log.link")).expect("a link");
+                // Between two looks a link that stays and a name that goes look like a rename.
+                self.poll();
             }
             Action::SameInode if exists => drop(self.recreate_on_same_inode("a.log")),
             Action::Poll => self.poll(),

@@ -476,8 +476,7 @@ impl World {
         if let Some(bytes) = lost_bytes(&notice)
             && !self.is_silent
         {
-            self.oracle.losses_said += 1;
-            self.oracle.lost_bytes_said += bytes;
+            self.oracle.lose(bytes);
         }
         self.notices.push(notice);
     }
