@@ -14,7 +14,6 @@ use super::moved::Saved;
 use super::open::{self, Opened};
 use super::position::{self, Position};
 use super::siblings::{self, Elder, Listings};
-use super::tracked::Tracked;
 use super::{Blocked, Follower};
 
 /// Closed files that are remembered; the oldest are forgotten first.
@@ -77,7 +76,12 @@ impl Follower {
             }
             for (path, rotated) in younger.found {
                 match self.unread_from(&gap, &path, rotated.file()) {
-                    Ok(Unread::From(offset)) => self.take_between(&gap, rotated.into_opened(), offset, now),
+                    Ok(Unread::From(offset)) => {
+                        let taken = self.take_between(&gap, rotated.into_opened(), offset, now);
+                        if let Some(file) = taken.and_then(|id| self.files.get_mut(&id)) {
+                            file.is_stand_in = younger.is_blind;
+                        }
+                    }
                     Ok(Unread::Later) | Err(_) => comes_back = true,
                     Ok(Unread::Nothing) => {}
                 }
@@ -89,9 +93,9 @@ impl Follower {
     }
 
     /// Reads a file that came between; its name belongs to another already.
-    fn take_between(&mut self, gap: &Gap, opened: Opened, offset: u64, now: Instant) {
+    fn take_between(&mut self, gap: &Gap, opened: Opened, offset: u64, now: Instant) -> Option<u64> {
         let (name, pattern) = (&gap.elder.name, &gap.position.pattern);
-        let Some(id) = self.track(None, name, pattern, opened, offset, now) else { return };
+        let id = self.track(None, name, pattern, opened, offset, now)?;
         self.settle(id);
         if offset > 0 {
             // This place is durable no sooner than what was read elsewhere.
@@ -101,6 +105,7 @@ impl Follower {
         if let Some(file) = self.files.get_mut(&id) {
             file.unnamed(other, now);
         }
+        Some(id)
     }
 
     /// From where a file that came between is to be read. An error says nothing of it.
@@ -119,11 +124,8 @@ impl Follower {
                 return Ok(Unread::Later);
             }
         }
-        let family = self.files.values().rev();
-        for open in family.filter(|open| is_of(&open.path, name) || is_of(&open.first_path, name)) {
-            if is_alike(open.file(), file)? || (open.offset() > 0 && open::agrees(file, &open.position())?) {
-                return unread_beside(open, file);
-            }
+        if let Some(unread) = self.unread_beside_open(name, path, file)? {
+            return Ok(unread);
         }
         let closed = self.closed_of(name).filter(|(_, position)| position.offset > 0);
         for (_, position) in closed {
@@ -136,19 +138,50 @@ impl Follower {
                 return Ok(Unread::Nothing);
             }
         }
-        Ok(if open::begins_like(file, &gap.position)? { Unread::Nothing } else { Unread::From(0) })
+        let is_read = file.stat()?.size <= gap.position.offset && open::begins_like(file, &gap.position)?;
+        Ok(if is_read { Unread::Nothing } else { Unread::From(0) })
     }
 
-    /// Keeps the position of a file that was read to its end: its copies and its compressed form are no new ones, and
-    /// whatever comes under its name later, even while nobody looks, is known to be younger.
-    pub(super) fn remember(&mut self, file: &Tracked) {
-        let position = Position { path: file.path.clone(), is_closed: true, ..file.position() };
-        self.closed_changes.push((position::key(file.id), Some(position.encode())));
-        if self.ahead_keys.remove(&file.id) {
-            self.closed_changes.push((position::Ahead::key(file.id), None));
+    /// What of a file is to be read that begins as others do which are open; `None` where none does.
+    ///
+    /// They may have been replaced by a file with their content, which was moved away in its turn, or compressed; or they
+    /// are copies that somebody keeps of an earlier moment. The rest is read from the one that goes on.
+    fn unread_beside_open(&self, name: &Path, path: &Path, file: &dyn LogFile) -> io::Result<Option<Unread>> {
+        // Before the others are looked at: they may only have grown since.
+        let size = file.stat()?.size;
+        let (mut is_begun_alike, mut read_up_to) = (false, 0);
+        for open in
+            self.files.values().filter(|open| is_of(&open.path, name) || is_of(&open.first_path, name))
+        {
+            let holds =
+                |file| Ok::<bool, io::Error>(open.offset() > 0 && open::agrees(file, &open.position())?);
+            if !is_alike(open.file(), file)? && !holds(file)? {
+                continue;
+            }
+            is_begun_alike = true;
+            if open.offset() < open.file().stat()?.size {
+                return Ok(Some(Unread::Later));
+            }
+            if holds(file)? {
+                read_up_to = read_up_to.max(open.offset());
+            }
         }
-        let of_name: Vec<u64> = self.closed_of(&file.path).map(|(id, _)| id).collect();
-        self.closed.insert(file.id, position);
+        // How long a compressed one is shows only where it is read.
+        let size = if open::is_gzip_name(path) { file.stat()?.size } else { size };
+        let goes_on = read_up_to > 0 && size > read_up_to;
+        Ok(is_begun_alike.then_some(if goes_on { Unread::From(read_up_to) } else { Unread::Nothing }))
+    }
+
+    /// Keeps the position of a file that was read as far as it could be: its copies and its compressed form are no new ones, and
+    /// whatever comes under its name later, even while nobody looks, is known to be younger.
+    pub(super) fn remember(&mut self, id: u64, position: Position) {
+        let position = Position { is_closed: true, ..position };
+        self.closed_changes.push((position::key(id), Some(position.encode())));
+        if self.ahead_keys.remove(&id) {
+            self.closed_changes.push((position::Ahead::key(id), None));
+        }
+        let of_name: Vec<u64> = self.closed_of(&position.path).map(|(id, _)| id).collect();
+        self.closed.insert(id, position);
         let surplus = of_name.get(CLOSED_MAX - 1..).unwrap_or_default();
         let oldest = (self.closed.len() > CLOSED_FILES_MAX).then(|| self.closed.keys().next().copied());
         for id in surplus.iter().copied().chain(oldest.flatten()) {
@@ -179,19 +212,4 @@ fn is_alike(open: &dyn LogFile, file: &dyn LogFile) -> io::Result<bool> {
         return Ok(key.is_some() && identity::first_line(open)? == key);
     }
     Ok(head.matches(file)? || is_prefix(file, open)?)
-}
-
-/// What of a file is to be read that begins as an open one does. It is asked for its size first: the other may only have
-/// grown since.
-fn unread_beside(open: &Tracked, file: &dyn LogFile) -> io::Result<Unread> {
-    let size = file.stat()?.size;
-    let open_size = open.file().stat()?.size;
-    let offset = open.offset();
-    if offset < open_size {
-        return Ok(Unread::Later);
-    }
-    // It was replaced by a file with its content, which was moved away in its turn, or it was compressed, or it is a copy
-    // that somebody keeps of an earlier moment: the rest is read from the one that goes on.
-    let goes_on = offset > 0 && size > offset && open::agrees(file, &open.position())?;
-    Ok(if goes_on { Unread::From(offset) } else { Unread::Nothing })
 }

@@ -9,7 +9,7 @@
 //! A file that takes the name of one that is gone, and holds all that was read of it, goes on behind that.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::identity::{self, HEAD_BYTES_MAX, same_bytes};
@@ -142,11 +142,12 @@ impl Follower {
         let Some((file, known)) = self.files.get(&id).zip(self.files.get(&original)) else {
             return Kinship::Stranger;
         };
-        // Of two that were found together the one with the shorter name is the log.
-        let is_its_rotated_name = file.found_in == known.found_in
+        // Of two that were found together the one with the shorter name is the log; of two that rotation left of one log
+        // either may be the copy.
+        let is_related = file.found_in == known.found_in
             && original < id
-            && siblings::is_rotated_path(&file.path, &known.first_path);
-        if known.found_in >= file.found_in && !is_its_rotated_name {
+            && (siblings::is_rotated_path(&file.path, &known.first_path) || self.has_one_base(file, known));
+        if known.found_in >= file.found_in && !is_related {
             return Kinship::Stranger;
         }
         match compare(file, known) {
@@ -160,6 +161,17 @@ impl Follower {
             }
             Err(_) => Kinship::Unknown,
         }
+    }
+
+    /// Whether rotation makes the names of both of that of a log which is known.
+    fn has_one_base(&self, left: &Tracked, right: &Tracked) -> bool {
+        let open = self.files.values().map(|file| &file.first_path);
+        let bases =
+            open.chain(self.blocked.keys()).chain(self.saved.values().map(|saved| &saved.position.path));
+        let is_base = |base: &&PathBuf| {
+            siblings::is_rotated_path(&left.path, base) && siblings::is_rotated_path(&right.path, base)
+        };
+        bases.into_iter().any(|base| is_base(&base))
     }
 
     /// Whether rotation makes its name of that of a log which cannot be read now.
@@ -219,15 +231,29 @@ impl Follower {
     }
 
     /// Everything before `offset` was read in the original.
-    fn settle_at(&mut self, id: u64, original: u64, offset: u64) {
-        let original = self.files.get(&original).map(|file| file.path.clone()).unwrap_or_default();
+    fn settle_at(&mut self, id: u64, original_id: u64, offset: u64) {
+        let original = self.files.get(&original_id).map(|file| file.path.clone()).unwrap_or_default();
         let Some(file) = self.files.get_mut(&id) else { return };
         if file.begin_at(offset).is_ok() {
             self.notices.push(Notice::Copied { path: file.path.clone(), original, offset });
             // This place is durable no sooner than what was read of the original.
             self.born.remove(&id);
             self.settle(id);
+            self.let_go_unreadable(original_id);
         }
+    }
+
+    /// Lets a file go for which another goes on, if it has no name and cannot be read: what it holds would come twice.
+    fn let_go_unreadable(&mut self, id: u64) {
+        if !self.files.get(&id).is_some_and(|file| file.error().is_some() && !file.is_named()) {
+            return;
+        }
+        let Some(file) = self.let_go(id) else { return };
+        let position = Position { path: file.path.clone(), ..file.position() };
+        let (path, offset) = (file.path.clone(), file.offset());
+        self.notices.push(Notice::Parted { id });
+        self.notices.push(Notice::Closed { path, offset, unreadable_rest: None });
+        self.remember(id, position);
     }
 }
 
@@ -237,9 +263,10 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
     let known_stat = known.file().stat()?;
     let shared = size.min(known_stat.size);
     let has_its_name = file.path == known.path || file.path == known.first_path;
-    let is_kept_of_it = known_stat.links == 0 && siblings::is_rotated_path(&file.path, &known.first_path);
+    let is_kept_of_it =
+        !known.keeps_its_names(&known_stat) && siblings::is_rotated_path(&file.path, &known.first_path);
     let is_replaced = !known.is_named() || !known.keeps_its_names(&known_stat);
-    let is_what_it_stood_for = known.is_stand_in && siblings::is_rotated_path(&known.path, &file.path);
+    let is_what_it_stood_for = known.is_stand_in && siblings::is_rotated_path(&known.path, &file.first_path);
     let takes_its_place = (is_replaced && (has_its_name || is_kept_of_it)) || is_what_it_stood_for;
     // Rotation leaves the old file under another name. With a few equal lines at the start of both nothing is said.
     let is_rotation = takes_its_place

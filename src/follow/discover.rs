@@ -212,6 +212,7 @@ impl Follower {
         }
         let ahead = self.saved_ahead.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
+        file.is_stand_in = position.is_stand_in;
         if let Some(ahead) = ahead.filter(|ahead| !file.restore_ahead(ahead)) {
             let lost = Loss { lines: ahead.lines, bytes: 0 };
             let range = position.offset..position.offset;
@@ -292,7 +293,12 @@ impl Follower {
             self.gaps.push(gap);
         }
         let last = self.closed_of(path).next().map(|(id, position)| (id, position.clone()));
-        if let Some((id, last)) = last {
+        let is_last = |closed: u64| {
+            let of_name = |other: &Path| other == path || siblings::is_rotated_path(other, path);
+            !self.files.range(closed + 1..id).any(|(_, file)| of_name(&file.first_path))
+                && !self.saved.range(closed + 1..id).any(|(_, saved)| of_name(&saved.position.path))
+        };
+        if let Some((id, last)) = last.filter(|(closed, _)| is_last(*closed)) {
             // Or another came and went, when the last one had been closed already.
             let (name, modified) = (path.to_owned(), last.known.modified);
             let elder = Elder { name, identity: last.identity, modified, is_live: false, is_new: false };

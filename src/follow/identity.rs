@@ -133,7 +133,12 @@ pub(super) fn same_bytes(left: &dyn LogFile, right: &dyn LogFile, length: u64) -
 /// head of a compressed file is compared.
 pub(super) fn is_prefix(copy: &dyn LogFile, original: &dyn LogFile) -> io::Result<bool> {
     let head = Head::read(copy)?;
-    if head.length == 0 || !head.matches(original)? {
+    // One that begins with a hole has no head.
+    let begins_alike = match first_line(copy)? {
+        Some(key) if head.length == 0 => first_line(original)? == Some(key),
+        _ => head.length > 0 && head.matches(original)?,
+    };
+    if !begins_alike {
         return Ok(false);
     }
     // In this order: a log grows, and one that is shorter than its copy was truncated since.

@@ -355,7 +355,7 @@ impl Follower {
         if turn.finished {
             self.conclude_copies_of(id);
             let Some(file) = self.let_go(id) else { return turn };
-            self.remember(&file);
+            self.remember(id, Position { path: file.path.clone(), ..file.position() });
             let (offset, unreadable_rest) = (file.offset(), file.unreadable_rest());
             self.notices.push(Notice::Closed { path: file.path, offset, unreadable_rest });
         }

@@ -147,7 +147,9 @@ impl Follower {
     }
 
     fn search(&self, saved: &mut Saved, listings: &mut Listings, work: &mut u64, now: Instant) -> Search {
-        if saved.rewritten_since.is_none() && self.is_open(saved.position.identity) {
+        let identity = saved.position.identity;
+        let was_read_anew = self.is_open(identity) || self.closed.values().any(|p| p.identity == identity);
+        if saved.rewritten_since.is_none() && was_read_anew {
             // A later position in the same file is known: it was truncated in the last run.
             saved.rewritten_since = Some(now);
         }
@@ -173,8 +175,8 @@ impl Follower {
             Ok(Place::Holds(opened)) if saved.position.offset >= HEAD_BYTES_MAX as u64 => {
                 return Search::Found(None, opened);
             }
-            Ok(Place::Holds(_) | Place::Other) => {}
-            Err(_) => return Search::Wait,
+            // Of one that cannot be read now it is asked again below.
+            Ok(Place::Holds(_) | Place::Other) | Err(_) => {}
         }
         let mut grows = false;
         let siblings = listings.siblings(&saved.position.path).into_iter();
@@ -239,13 +241,18 @@ impl Follower {
             if !stat.is_regular || !is_readable {
                 continue;
             }
-            if stat.size < saved.position.offset && !open::is_gzip_name(&path) && identity.born_ns != 0 {
-                // It was truncated, which shows even where it cannot be opened; its copy is searched meanwhile.
-                saved.rewritten_since = Some(now);
-                return None;
-            }
             match self.ask(saved, &Sibling { path: path.clone(), stat }, work) {
                 Answer::Holds(rotated) => return Some(Search::Found(Some(path), rotated.into_opened())),
+                // It cannot be opened, and was truncated all the same: its copy is searched meanwhile, and what it holds
+                // now is read when its name can be.
+                Answer::Unfinished
+                    if stat.size < saved.position.offset
+                        && path == saved.position.path
+                        && identity.born_ns != 0 =>
+                {
+                    saved.rewritten_since = Some(now);
+                    return None;
+                }
                 Answer::Unfinished => return Some(Search::Wait),
                 Answer::Growing | Answer::Other => {}
             }
@@ -412,6 +419,7 @@ impl Follower {
         }
         let ahead = self.saved_ahead.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
+        file.is_stand_in = position.is_stand_in;
         let is_counted = ahead.as_ref().is_none_or(|ahead| file.restore_ahead(ahead));
         let lines = if is_counted { 0 } else { ahead.map_or(0, |ahead| ahead.lines) };
         // Of which nothing was read may still turn out to be a copy.
@@ -449,15 +457,17 @@ impl Follower {
         let range = position.offset..size.max(position.offset);
         let lost = Loss { lines, bytes: range.end - range.start };
         let path = position.path.clone();
+        self.conclude_copies_like(&position);
         if saved.rewritten_since.is_some() {
-            self.conclude_copies_like(&position);
             self.notices.push(Notice::Rewritten { path, copy: None, lost, range });
         } else {
             let compressed = listings.otherwise_compressed(&path, position.known.modified);
             self.notices.push(Notice::Vanished { path, lost, range, compressed });
         }
         self.gaps.push(gap);
-        self.removed.push(id);
+        // Copies of it may lie about. The file itself holds something else now, or is gone.
+        let identity = Identity { device: 0, inode: 0, ..position.identity };
+        self.remember(id, Position { identity, ..position });
     }
 
     pub(super) fn identities_of_saved(&self) -> BTreeSet<Identity> {

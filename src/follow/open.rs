@@ -165,10 +165,13 @@ fn holds(file: &dyn LogFile, saved: &Position) -> io::Result<bool> {
     if size < saved.offset || is_on(Mutant::TrustsInode) || is_on(Mutant::TrustsOffset) {
         return Ok(size >= saved.offset);
     }
-    // The head may reach further than what was read; a file that ends between the two has only lost what was not.
-    let is_head_gone = saved.offset > 0 && size < u64::from(saved.head.length);
-    Ok((is_head_gone || saved.head.matches(file)?)
-        && Tail::read(file, saved.offset)?.hash() == saved.tail_hash)
+    // The head may reach further than what was read; a file that ends between the two has only lost what was not. Where
+    // nothing was read the first line must do.
+    let begins_alike = match size < u64::from(saved.head.length) {
+        true => saved.offset > 0 || (size > 0 && begins_like(file, saved)?),
+        false => saved.head.matches(file)?,
+    };
+    Ok(begins_alike && Tail::read(file, saved.offset)?.hash() == saved.tail_hash)
 }
 
 /// Whether a file begins with what was read elsewhere. One that is too short for the head must have the same first

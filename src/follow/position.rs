@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::identity::{Head, Identity, Tail};
 
+/// Bits of [`Position::is_closed`] and [`Position::is_stand_in`].
+const CLOSED: u64 = 1;
+const STAND_IN: u64 = 2;
+
 /// First byte of an encoded position; a reader refuses others.
 const POSITION_VERSION: u8 = 3;
 
@@ -131,6 +135,8 @@ pub struct Position {
     pub(super) parked_s: u64,
     /// It was read to its end and closed, and nothing has had its name since.
     pub(super) is_closed: bool,
+    /// It was found while the log could not be read of which it may be a copy.
+    pub(super) is_stand_in: bool,
 }
 
 /// What stat(2) told of a file at the last look.
@@ -168,11 +174,12 @@ impl Position {
             first_line: 0,
             parked_s: 0,
             is_closed: false,
+            is_stand_in: false,
         }
     }
 
     /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s,
-    /// is_closed, first_line: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
+    /// flags, first_line: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
         let mut out = Vec::with_capacity(104 + path.len() + self.pattern.len());
@@ -188,7 +195,7 @@ impl Position {
             self.known.modified.0.cast_unsigned(),
             self.known.modified.1.cast_unsigned(),
             self.parked_s,
-            u64::from(self.is_closed),
+            if self.is_closed { CLOSED } else { 0 } | if self.is_stand_in { STAND_IN } else { 0 },
             self.first_line,
         ] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -216,7 +223,7 @@ impl Position {
         let mut since = |first: u8| if *version >= first { number() } else { Some(0) };
         let mut later = || since(POSITION_VERSION_2);
         let known = Known { size: later()?, modified: (later()?.cast_signed(), later()?.cast_signed()) };
-        let (parked_s, is_closed) = (later()?, later()? != 0);
+        let (parked_s, flags) = (later()?, later()?);
         let first_line = since(POSITION_VERSION)?;
         let (head_length, rest) = rest.split_first_chunk::<2>()?;
         let (path_length, rest) = rest.split_first_chunk::<4>()?;
@@ -231,7 +238,8 @@ impl Position {
             known,
             first_line,
             parked_s,
-            is_closed,
+            is_closed: flags & CLOSED != 0,
+            is_stand_in: flags & STAND_IN != 0,
         })
     }
 }
@@ -253,6 +261,7 @@ mod tests {
             first_line: 12,
             parked_s: 11,
             is_closed: true,
+            is_stand_in: true,
         };
         let bytes = position.encode();
         let second = [&[POSITION_VERSION_2], &bytes[1..89], &bytes[97..]].concat();
@@ -262,7 +271,7 @@ mod tests {
         let known = Known::default();
         assert_eq!(
             Position::decode(&first),
-            Some(Position { known, parked_s: 0, is_closed: false, ..before })
+            Some(Position { known, parked_s: 0, is_closed: false, is_stand_in: false, ..before })
         );
         assert_eq!(Position::decode(&bytes), Some(position));
         for length in 0..bytes.len() - "/var/log/*.log".len() {

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::FILES_MAX;
-use super::files::{Files, Stat, is_absence};
-use super::identity::{Identity, is_prefix};
+use super::files::{Files, LogFile, Stat, is_absence};
+use super::identity::{HEAD_BYTES_MAX, Head, Identity, is_prefix, same_bytes};
 use super::open::{self, Rotated};
 use super::watch::directory_of;
 
@@ -176,6 +176,8 @@ pub(super) struct Younger {
     pub(super) found: Vec<(PathBuf, Rotated)>,
     /// Of which nothing can be said now, with the reason.
     pub(super) unread: Vec<(PathBuf, io::Error)>,
+    /// The file that has the name now cannot be read: they may be copies of it.
+    pub(super) is_blind: bool,
 }
 
 /// What rotation made of a name after it made one of `elder`, which has the number `id`. Copies of one another, and of
@@ -201,7 +203,10 @@ pub(super) fn younger(
             matches!(by_name(&sibling.path, &known.path, &elder.name), Some(ByName::Count(Ordering::Less)))
         })
     };
-    let mut younger = Younger::default();
+    let live = files.open(&elder.name);
+    let is_blind = live.as_ref().is_err_and(|error| !is_absence(error));
+    let live = live.ok();
+    let mut younger = Younger { is_blind, ..Younger::default() };
     for (index, sibling) in siblings.iter().enumerate().rev() {
         if number_of(sibling.stat.identity).is_some()
             || !is_younger(sibling, elder, elder_path.as_deref())
@@ -209,7 +214,7 @@ pub(super) fn younger(
         {
             continue;
         }
-        match original(&*files, &elder.name, &siblings, index) {
+        match original(&*files, live.as_deref(), &siblings, index) {
             Ok(Some(rotated)) => younger.found.push((sibling.path.clone(), rotated)),
             Ok(None) => {}
             Err(error) => younger.unread.push((sibling.path.clone(), error)),
@@ -218,10 +223,10 @@ pub(super) fn younger(
     younger
 }
 
-/// Opens a sibling that is no copy of another, nor of the file that has the `name` now.
+/// Opens a sibling that is no copy of another, nor of the file that is `live` under the name.
 fn original(
     files: &dyn Files,
-    name: &Path,
+    live: Option<&dyn LogFile>,
     siblings: &[Sibling],
     index: usize,
 ) -> io::Result<Option<Rotated>> {
@@ -230,27 +235,42 @@ fn original(
     if rotated.identity() != sibling.stat.identity {
         return Err(io::Error::other("another file has this name since it was looked for"));
     }
-    match files.open(name) {
-        Ok(live) if is_prefix(rotated.file(), &*live)? => return Ok(None),
-        Err(error) if !is_absence(&error) => return Err(error),
-        Ok(_) | Err(_) => {}
+    if let Some(live) = live
+        && is_prefix(rotated.file(), live)?
+    {
+        return Ok(None);
     }
     if matches!(rotated, Rotated::Gzip(..)) {
         return Ok(Some(rotated));
     }
     for (at, other) in siblings.iter().enumerate() {
         // Of two that are equal the older one counts.
-        let may_be_original = at != index && (other.stat.size, at) > (sibling.stat.size, index);
-        if !may_be_original || open::is_compressed_name(&other.path) {
+        let is_packed = open::is_gzip_name(&other.path);
+        let may_be_original =
+            at != index && (is_packed || (other.stat.size, at) > (sibling.stat.size, index));
+        if !may_be_original {
             continue;
         }
-        if let Some(other) = open::open_rotated(files, &other.path)?
-            && is_prefix(rotated.file(), other.file())?
-        {
+        let Some(other) = open::open_rotated(files, &other.path)? else { continue };
+        let is_copy = if is_packed {
+            begins_packed(rotated.file(), other.file())?
+        } else {
+            is_prefix(rotated.file(), other.file())?
+        };
+        if is_copy {
             return Ok(None);
         }
     }
     Ok(Some(rotated))
+}
+
+/// Whether a file is kept of what was packed later. Of a long one the head must do: the rest would have to be unpacked.
+fn begins_packed(file: &dyn LogFile, packed: &dyn LogFile) -> io::Result<bool> {
+    let head = Head::read(file)?;
+    let size = file.stat()?.size;
+    Ok(head.length > 0
+        && head.matches(packed)?
+        && (size >= HEAD_BYTES_MAX as u64 || same_bytes(file, packed, size)?))
 }
 
 /// Whether a sibling was made after a file. What was read of it already says nothing here.

@@ -206,6 +206,7 @@ impl Tracked {
             first_line: self.first_line,
             parked_s: 0,
             is_closed: false,
+            is_stand_in: self.is_stand_in,
         }
     }
 
@@ -499,7 +500,7 @@ impl Tracked {
             return Ok(());
         }
         self.modified = modified;
-        if self.is_named() {
+        if self.is_named() && self.path == self.first_path {
             self.links = links;
         }
         if size != self.size {

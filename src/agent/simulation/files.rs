@@ -116,6 +116,11 @@ impl FileSystem {
         self.forget_unused(serial);
     }
 
+    /// When a file was made, as it tells.
+    pub(super) fn born_ns(&self, serial: u32) -> Option<u64> {
+        self.inodes.get(&serial).map(|inode| inode.born_ns)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.names.contains_key(name)
     }

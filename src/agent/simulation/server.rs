@@ -166,6 +166,10 @@ impl Server {
     fn create(&mut self, name: &str, predecessor: Option<u32>, context: &mut Context<'_>) -> u32 {
         let serial = context.files.create(name, context.clock.wall_ms());
         context.trace.note("create", &[u64::from(serial)]);
+        // Where names are not counted, only births tell which file came after which; a clock that was set back makes them
+        // lie.
+        let is_after = |before: &u32| context.files.born_ns(*before) <= context.files.born_ns(serial);
+        let predecessor = predecessor.filter(|before| self.counted_names || is_after(before));
         let incarnation = Incarnation { predecessor, known: false, unlinked: false, doomed: false };
         self.incarnations.insert(serial, incarnation);
         serial

@@ -151,6 +151,10 @@ impl Oracle {
                 unclaimed.extend(self.numbers(&contents(&file)));
                 continue;
             }
+            if base.as_ref().is_some_and(|base| refused.contains(base)) && !is_known {
+                // What a log that cannot be read has in common with its copies nobody can say.
+                continue;
+            }
             let found = self.numbers(&contents(&file));
             if !found.is_empty() {
                 self.read_of.insert(key);

@@ -365,6 +365,7 @@ impl World {
             }
             kept.push(file);
             if kept.len() > 200 {
+                self.made(&path);
                 return false;
             }
             fs::remove_file(&path).expect("removed");
