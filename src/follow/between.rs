@@ -77,10 +77,7 @@ impl Follower {
             for (path, rotated) in younger.found {
                 match self.unread_from(&gap, &path, rotated.file()) {
                     Ok(Unread::From(offset)) => {
-                        let taken = self.take_between(&gap, rotated.into_opened(), offset, now);
-                        if let Some(file) = taken.and_then(|id| self.files.get_mut(&id)) {
-                            file.is_stand_in = younger.is_blind;
-                        }
+                        self.take_between(&gap, rotated.into_opened(), offset, younger.is_blind, now);
                     }
                     Ok(Unread::Later) | Err(_) => comes_back = true,
                     Ok(Unread::Nothing) => {}
@@ -92,10 +89,11 @@ impl Follower {
         }
     }
 
-    /// Reads a file that came between; its name belongs to another already.
-    fn take_between(&mut self, gap: &Gap, opened: Opened, offset: u64, now: Instant) -> Option<u64> {
+    /// Reads a file that came between; its name belongs to another already, of which it may be a copy where that
+    /// `is_blind`.
+    fn take_between(&mut self, gap: &Gap, opened: Opened, offset: u64, is_blind: bool, now: Instant) {
         let (name, pattern) = (&gap.elder.name, &gap.position.pattern);
-        let id = self.track(None, name, pattern, opened, offset, now)?;
+        let Some(id) = self.track(None, name, pattern, opened, offset, now) else { return };
         self.settle(id);
         if offset > 0 {
             // This place is durable no sooner than what was read elsewhere.
@@ -104,8 +102,11 @@ impl Follower {
         let other = open::identity_of(&*self.host, name);
         if let Some(file) = self.files.get_mut(&id) {
             file.unnamed(other, now);
+            file.is_stand_in = is_blind;
         }
-        Some(id)
+        if let Some(born) = self.born.get_mut(&id) {
+            born.is_stand_in = is_blind;
+        }
     }
 
     /// From where a file that came between is to be read. An error says nothing of it.

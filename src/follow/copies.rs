@@ -178,7 +178,7 @@ impl Follower {
     fn has_unreadable_base(&self, file: &Tracked) -> bool {
         let is_base = |base: &Path| siblings::is_rotated_path(&file.path, base);
         self.blocked.iter().any(|(path, blocked)| blocked.state == "unreadable" && is_base(path))
-            || self.files.values().any(|other| other.error().is_some() && is_base(&other.first_path))
+            || self.files.values().any(|other| is_base(&other.first_path) && !other.is_readable())
     }
 
     /// Whether it may be the copy of a file that is searched, or cannot be read now.
@@ -266,7 +266,9 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
     let is_kept_of_it =
         !known.keeps_its_names(&known_stat) && siblings::is_rotated_path(&file.path, &known.first_path);
     let is_replaced = !known.is_named() || !known.keeps_its_names(&known_stat);
-    let is_what_it_stood_for = known.is_stand_in && siblings::is_rotated_path(&known.path, &file.first_path);
+    let is_its_log =
+        known.path == file.first_path || siblings::is_rotated_path(&known.path, &file.first_path);
+    let is_what_it_stood_for = known.is_stand_in && is_its_log;
     let takes_its_place = (is_replaced && (has_its_name || is_kept_of_it)) || is_what_it_stood_for;
     // Rotation leaves the old file under another name. With a few equal lines at the start of both nothing is said.
     let is_rotation = takes_its_place

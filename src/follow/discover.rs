@@ -43,6 +43,8 @@ pub(super) struct Anew {
     first_path: PathBuf,
     pattern: String,
     is_named: bool,
+    /// Its names when it was last seen under its own.
+    links: u64,
     pub(super) opened: Opened,
 }
 
@@ -146,8 +148,8 @@ impl Follower {
     pub(super) fn anew(&mut self, id: u64, now: Instant) -> Option<Anew> {
         let file = self.files.get(&id)?;
         let (path, pattern, is_named) = (file.path.clone(), file.pattern.clone(), file.is_named());
-        let first_path = file.first_path.clone();
-        Some(Anew { path, first_path, pattern, is_named, opened: self.part(id, now)? })
+        let (first_path, links) = (file.first_path.clone(), file.links);
+        Some(Anew { path, first_path, pattern, is_named, links, opened: self.part(id, now)? })
     }
 
     /// Takes up what a rewritten file holds now. It was known before: what is found together with it may be its copy.
@@ -158,6 +160,7 @@ impl Follower {
         let live = self.track(None, &anew.path, &anew.pattern, anew.opened, 0, now);
         let Some(file) = live.and_then(|live| self.files.get_mut(&live)) else { return };
         file.first_path = anew.first_path;
+        file.links = file.links.max(anew.links);
         file.found_in = self.scans.saturating_sub(1);
         if !anew.is_named {
             file.unnamed(open::identity_of(&*self.host, &file.path), now);
@@ -195,7 +198,7 @@ impl Follower {
                     let first_path = saved.position.path.clone();
                     self.saved.insert(id, saved);
                     let (path, pattern) = (path.clone(), found.pattern.clone());
-                    other_bytes.push(Anew { path, first_path, pattern, is_named: true, opened });
+                    other_bytes.push(Anew { path, first_path, pattern, is_named: true, links: 0, opened });
                 }
                 Err(_) => drop(self.saved.insert(id, saved)),
             }

@@ -349,7 +349,7 @@ impl Follower {
             return turn;
         }
         // In order of age, so that after a restart whatever is younger than a file that is still known is new.
-        if turn.finished && self.has_older(id) {
+        if turn.finished && (self.has_older(id) || self.is_awaited(id)) {
             turn.finished = false;
         }
         if turn.finished {
@@ -494,6 +494,12 @@ impl Follower {
             saved.dirty = false;
         }
         changes
+    }
+
+    /// Whether it may be the copy of a log that cannot be read still.
+    fn is_awaited(&self, id: u64) -> bool {
+        let log = self.files.get(&id).filter(|file| file.is_stand_in).map(|file| &file.first_path);
+        log.is_some_and(|log| self.host.open(log).is_err_and(|error| !files::is_absence(&error)))
     }
 
     /// Whether an older file that had the same name is still read.

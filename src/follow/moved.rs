@@ -18,7 +18,7 @@ use super::identity::{HEAD_BYTES_MAX, Identity};
 use super::open::{self, Opened, Rotated};
 use super::position::Position;
 use super::siblings::{Elder, Listings, Sibling};
-use super::tracked::Origin;
+use super::tracked::{Origin, Tracked};
 use super::{Follower, Notice};
 use crate::record::Loss;
 
@@ -78,8 +78,6 @@ enum Search {
 enum Place {
     /// It holds what was read, and nothing of it was read.
     Holds(Opened),
-    /// It holds what was read, and was read further.
-    Succeeded,
     Other,
 }
 
@@ -121,20 +119,15 @@ impl Follower {
         // The later one of two that have lines in common knows more of a file that holds them.
         for id in self.saved.keys().rev().copied().collect::<Vec<u64>>() {
             let Some(mut saved) = self.saved.remove(&id) else { continue };
-            match self.search(&mut saved, listings, &mut work, now) {
+            let mut search = self.search(&mut saved, listings, &mut work, now);
+            if let Search::Rewritten(path, opened) = search {
+                self.take_rewritten(&saved.position, &path, opened, now);
+                saved.rewritten_since = Some(now);
+                search = self.search(&mut saved, listings, &mut work, now);
+            }
+            match search {
                 Search::Found(path, opened) => self.go_on(id, saved, path, opened, now),
-                Search::Rewritten(path, opened) => {
-                    saved.rewritten_since = Some(now);
-                    let (name, pattern) = (saved.position.path.clone(), saved.position.pattern.clone());
-                    self.saved.insert(id, saved);
-                    let live = self.track(None, &name, &pattern, opened, 0, now);
-                    if let Some(file) =
-                        live.and_then(|live| self.files.get_mut(&live)).filter(|_| path != name)
-                    {
-                        file.unnamed(open::identity_of(&*self.host, &name), now);
-                    }
-                }
-                Search::Wait => drop(self.saved.insert(id, saved)),
+                Search::Wait | Search::Rewritten(..) => drop(self.saved.insert(id, saved)),
                 Search::WaitForCopy => {
                     // What came after it is not waited for.
                     self.gaps.push(gap_after(id, &saved));
@@ -143,6 +136,15 @@ impl Follower {
                 Search::Succeeded => self.removed.push(id),
                 Search::Nowhere => self.give_up(id, saved, listings),
             }
+        }
+    }
+
+    /// Takes up what a truncated file of the last run holds now, under this path.
+    fn take_rewritten(&mut self, position: &Position, path: &Path, opened: Opened, now: Instant) {
+        let name = &position.path;
+        let live = self.track(None, name, &position.pattern, opened, 0, now);
+        if let Some(file) = live.and_then(|live| self.files.get_mut(&live)).filter(|_| path != name) {
+            file.unnamed(open::identity_of(&*self.host, name), now);
         }
     }
 
@@ -169,14 +171,16 @@ impl Follower {
         if saved.position.head.length == 0 && saved.position.offset == 0 {
             return Search::Nowhere;
         }
+        if self.is_succeeded(saved) {
+            return Search::Succeeded;
+        }
         match self.ask_name(saved) {
-            Ok(Place::Succeeded) => return Search::Succeeded,
             // A short beginning may be the same in the next log; what rotation left is asked first then.
             Ok(Place::Holds(opened)) if saved.position.offset >= HEAD_BYTES_MAX as u64 => {
                 return Search::Found(None, opened);
             }
             // Of one that cannot be read now it is asked again below.
-            Ok(Place::Holds(_) | Place::Other) | Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         let mut grows = false;
         let siblings = listings.siblings(&saved.position.path).into_iter();
@@ -196,7 +200,7 @@ impl Follower {
         // A plain file beside one that stands in the place is a copy, kept by whoever replaced it.
         match self.ask_name(saved) {
             Ok(Place::Holds(opened)) => return Search::Found(None, opened),
-            Ok(Place::Succeeded | Place::Other) => {}
+            Ok(Place::Other) => {}
             Err(_) => return Search::Wait,
         }
         for sibling in plain {
@@ -270,6 +274,15 @@ impl Follower {
         None
     }
 
+    /// How much of what a file held of which nothing was read is known to have been read from another.
+    fn read_elsewhere(&self, position: &Position) -> u64 {
+        let is_alike = |other: &&Position| position.offset == 0 && other.first_line == position.first_line;
+        let searched = self.saved.values().map(|saved| &saved.position);
+        let alike =
+            self.closed.values().chain(searched).filter(|_| position.first_line != 0).filter(is_alike);
+        alike.map(|other| other.offset).max().unwrap_or(0)
+    }
+
     /// Whether a file of which nothing was read held what is, or was, read from another: it was held back as a copy.
     fn is_read_elsewhere(&self, position: &Position) -> io::Result<bool> {
         if position.offset > 0 || position.head.length == 0 {
@@ -300,18 +313,22 @@ impl Follower {
             Err(error) if is_absence(&error) => return Ok(Place::Other),
             Err(error) => return Err(error),
         };
-        let open = self.open_id(opened.identity).and_then(|id| self.files.get(&id));
-        if self.saved_identities.contains(&opened.identity) || !open::agrees(&*opened.file, position)? {
-            return Ok(Place::Other);
-        }
-        Ok(match open {
-            Some(file) if !self.is_untouched(file.id) => {
-                let was_read_whole = position.offset > 0 && position.offset == position.known.size;
-                let goes_on = was_read_whole && file.offset() >= position.offset;
-                if goes_on { Place::Succeeded } else { Place::Other }
-            }
-            _ => Place::Holds(opened),
-        })
+        let is_free = self.open_id(opened.identity).is_none_or(|id| self.is_untouched(id))
+            && !self.saved_identities.contains(&opened.identity);
+        let holds = is_free && open::agrees(&*opened.file, position)?;
+        Ok(if holds { Place::Holds(opened) } else { Place::Other })
+    }
+
+    /// Whether another file of the name holds all that was in it, and was read at least as far.
+    fn is_succeeded(&self, saved: &Saved) -> bool {
+        let position = &saved.position;
+        let was_read_whole = position.offset > 0 && position.offset == position.known.size;
+        let is_of_name = |file: &&Tracked| file.path == position.path || file.first_path == position.path;
+        saved.rewritten_since.is_none()
+            && was_read_whole
+            && self.files.values().filter(is_of_name).any(|file| {
+                file.offset() >= position.offset && open::agrees(file.file(), position).unwrap_or(false)
+            })
     }
 
     /// A file under any name that is held back as a copy, and is one of this.
@@ -427,14 +444,12 @@ impl Follower {
         if path.as_ref().is_some_and(|path| *path != name) {
             // It keeps the name it had, so that the successor is seen to have taken it.
             file.unnamed(open::identity_of(&*self.host, &name), now);
-            let elder = Elder {
-                name: name.clone(),
-                identity: file.identity,
-                modified: file.modified(),
-                is_live: false,
-                is_new: false,
-            };
-            self.gaps.push(Gap { elder, position: file.position(), id });
+            let (modified, position) = (file.modified(), file.position());
+            // A copy is younger than the log of which it was made, and that may have been moved since.
+            for identity in BTreeSet::from([identity, saved.position.identity]) {
+                let elder = Elder { name: name.clone(), identity, modified, is_live: false, is_new: false };
+                self.gaps.push(Gap { elder, position: position.clone(), id });
+            }
         }
         // The file itself is gone, and what was written to it behind the copying with it.
         let is_copy =
@@ -454,7 +469,8 @@ impl Follower {
         let position = saved.position;
         let lines = self.saved_ahead.remove(&id).map_or(0, |ahead| ahead.lines);
         let size = if is_unread(&position) { 0 } else { position.known.size };
-        let range = position.offset..size.max(position.offset);
+        let from = position.offset.max(self.read_elsewhere(&position).min(size));
+        let range = from..size.max(from);
         let lost = Loss { lines, bytes: range.end - range.start };
         let path = position.path.clone();
         self.conclude_copies_like(&position);

@@ -150,7 +150,7 @@ pub struct Tracked {
     modified: (i64, i64),
     name: Name,
     /// Its names when it was last seen under its own.
-    links: u64,
+    pub(super) links: u64,
     /// When it last grew or lost its name: writers may hold it from then on.
     still_since: Instant,
     error: Option<String>,
@@ -235,6 +235,11 @@ impl Tracked {
         self.cursor = Cursor::new(offset, Tail::read(&*self.file, offset)?);
         self.dirty = true;
         Ok(())
+    }
+
+    /// Whether anything of it can be read now.
+    pub(super) fn is_readable(&self) -> bool {
+        self.file.read_at(&mut [0], 0).is_ok()
     }
 
     /// Whether the bytes that were read are still there.
@@ -569,7 +574,8 @@ impl Tracked {
             self.cursor.take_nuls(0);
         }
         let length = self.size.saturating_sub(self.cursor.offset);
-        if length > 0 && !is_on(Mutant::DropsPartialLine) {
+        // What a copy cuts off goes on in the log.
+        if length > 0 && !self.is_stand_in && !is_on(Mutant::DropsPartialLine) {
             let kept = length.min(LINE_BYTES_MAX as u64) as usize;
             let read = read_full_at(&*self.file, &mut buffer[..kept], self.cursor.offset)?;
             let cut = length > LINE_BYTES_MAX as u64;

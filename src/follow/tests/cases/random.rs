@@ -177,7 +177,8 @@ impl World {
             Action::UnlinkOldest => self.unlink_oldest(),
             Action::ReplaceByCopy if exists && !self.has_begun() => self.replace_by_copy("a.log"),
             Action::Backup if exists => self.copy("a.log", "a.log.bak"),
-            Action::HardLink if exists && !self.path("a.log.link").exists() => {
+            // An error is that of a file, and not that of one of its names.
+            Action::HardLink if exists && !self.path("a.log.link").exists() && self.refused().is_empty() => {
                 std::fs::hard_link(self.path("a.log"), self.path("a.log.link")).expect("a link");
                 // Between two looks a link that stays and a name that goes look like a rename.
                 self.poll();

@@ -447,7 +447,7 @@ impl World {
         self.follower = Some(follower);
     }
 
-    fn refused(&self) -> Vec<PathBuf> {
+    pub(super) fn refused(&self) -> Vec<PathBuf> {
         let rules = self.lab.rules();
         rules.denied.iter().chain(rules.failing.keys()).cloned().collect()
     }
