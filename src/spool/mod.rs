@@ -20,6 +20,7 @@ mod format;
 mod inspect;
 mod quarantine;
 mod recover;
+mod room;
 mod settle;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -68,6 +69,9 @@ pub struct Spool<D> {
     durable: Image,
     /// The same numbers with everything that waits in the queue.
     next: Tally,
+    /// The same numbers with the verdicts alone that were passed since: what can be written where the disk has no
+    /// room for the queue. A verdict that comes after a split in the queue is not among them.
+    judged: Tally,
     queue: Vec<Queued>,
     /// Bytes that the queue will take on the disk, or a little less.
     queue_bytes: u64,
@@ -102,6 +106,8 @@ struct Queued {
     lines: u64,
     /// Its batches stand in a segment already, which is in doubt.
     salvage: bool,
+    /// Its batches stand in the place of one that this record settles.
+    splits: bool,
 }
 
 impl<D: Disk> Spool<D> {
@@ -125,6 +131,7 @@ impl<D: Disk> Spool<D> {
             nonce_seed: fresh.nonce,
             recovery: found.recovery,
             next: found.image.tally.clone(),
+            judged: found.image.tally.clone(),
             durable: found.image,
             queue: Vec::new(),
             queue_bytes: 0,
@@ -281,17 +288,14 @@ impl<D: Disk> Spool<D> {
     }
 
     /// Commits, and marks the segment as complete, so that the next start can tell rot from a torn end.
-    /// The folder's lock goes with it.
+    /// The folder's lock goes with it. What is set aside for a successor stays for the next start, whose
+    /// first record needs room on a disk that may be full by then.
     ///
     /// # Errors
     /// [`Degraded`] when the last commit fails; what it held is lost with the process.
     pub fn close(mut self, now: Now) -> Result<(), Degraded> {
         self.commit(now)?;
         self.seal();
-        if let Some((number, _)) = self.reserve.take() {
-            // One that stays is empty, and removed at the next start.
-            let _ = self.disk.unlink(&walk::segment_name(number));
-        }
         Ok(())
     }
 
@@ -318,7 +322,7 @@ impl<D: Disk> Spool<D> {
     fn push(&mut self, batches: Vec<BatchMeta>, changes: Vec<StateChange>, body: Vec<u8>, bytes: u64) {
         let Tally { seq, lines, settled, ref totals } = self.next;
         let entry = Entry { settled, totals: totals.clone(), batches, changes };
-        self.queue.push(Queued { entry, body, seq, lines, salvage: false });
+        self.queue.push(Queued { entry, body, seq, lines, salvage: false, splits: false });
         self.queue_bytes += bytes;
     }
 

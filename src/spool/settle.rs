@@ -10,7 +10,7 @@ use crate::mutant::{Mutant, is_on};
 use crate::record::{Loss, LossReason};
 
 use super::disk::Disk;
-use super::format::{BatchMeta, Entry, Kind};
+use super::format::{BatchMeta, Entry, Kind, Totals};
 use super::recover::{bodies, read_body};
 use super::space::{ENTRY_OVERHEAD_BYTES, Want, batch_record_bytes};
 use super::walk::{Step, Walker};
@@ -73,12 +73,13 @@ impl<D: Disk> Spool<D> {
     pub fn ack(&mut self, seq: u64, now: Now) -> Result<(), SettleError> {
         let meta = self.front_at(seq)?;
         self.leave_front(&meta);
-        let delivered = &mut self.next.totals.delivered;
-        delivered.batches += 1;
-        delivered.records += u64::from(meta.records);
-        delivered.lines += if is_on(Mutant::ForgetsDelivered) { 0 } else { meta.lines };
-        delivered.bytes += u64::from(meta.body_len);
-        delivered.raw_bytes += u64::from(meta.raw_bytes);
+        self.judge(meta.seq, |Totals { delivered, .. }| {
+            delivered.batches += 1;
+            delivered.records += u64::from(meta.records);
+            delivered.lines += if is_on(Mutant::ForgetsDelivered) { 0 } else { meta.lines };
+            delivered.bytes += u64::from(meta.body_len);
+            delivered.raw_bytes += u64::from(meta.raw_bytes);
+        });
         self.queue_tally(true);
         self.commit_settled(now)
     }
@@ -132,6 +133,7 @@ impl<D: Disk> Spool<D> {
         let id = |meta: &BatchMeta| BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq };
         let ids = batches.iter().map(id).collect();
         self.push(batches, Vec::new(), body, bytes);
+        self.queue.last_mut().expect("one was pushed just now").splits = true;
         self.commit_settled(now)?;
         Ok(ids)
     }
@@ -155,11 +157,22 @@ impl<D: Disk> Spool<D> {
         self.front = None;
     }
 
+    /// Counts what became of all durable batches up to a number.
+    fn judge(&mut self, seq: u64, count: impl Fn(&mut Totals)) {
+        count(&mut self.next.totals);
+        // A split takes its batch away and puts others in its place, in one record: what comes after it cannot be
+        // said without it.
+        if !self.queue.iter().any(|queued| queued.splits) {
+            count(&mut self.judged.totals);
+            self.judged.settled = seq;
+        }
+    }
+
     fn drop_front(&mut self, meta: &BatchMeta, reason: LossReason, body: &[u8]) {
         self.keep_batch(meta, reason, body);
         self.leave_front(meta);
         let loss = Loss { lines: meta.lines, bytes: u64::from(meta.body_len) };
-        self.next.totals.drop_batches(reason, 1, loss);
+        self.judge(meta.seq, |totals| totals.drop_batches(reason, 1, loss));
         self.queue_tally(true);
     }
 
@@ -209,9 +222,10 @@ impl<D: Disk> Spool<D> {
     /// they were written.
     fn miss_held(&mut self) {
         let Sums { batches, lines, .. } = std::mem::take(&mut self.held);
-        self.next.settled = self.durable.tally.seq;
+        let seq = self.durable.tally.seq;
+        self.next.settled = seq;
         let loss = Loss { lines, bytes: 0 };
-        self.next.totals.drop_batches(LossReason::Corrupted, batches, loss);
+        self.judge(seq, |totals| totals.drop_batches(LossReason::Corrupted, batches, loss));
         self.queue_tally(true);
     }
 }

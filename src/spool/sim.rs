@@ -11,6 +11,8 @@ use super::disk::{Disk, FileInfo};
 
 /// A page: the unit in which a power cut loses writes out of order.
 const PAGE_BYTES: usize = 512;
+/// Files take whole blocks of this size.
+const BLOCK_BYTES: u64 = 4096;
 
 #[derive(Clone, Debug, Default)]
 struct SimFile {
@@ -225,7 +227,7 @@ impl State {
 
 impl SimFile {
     fn allocated(&self) -> u64 {
-        (self.seen.len() as u64).next_multiple_of(4096).max(self.reserved)
+        (self.seen.len() as u64).next_multiple_of(BLOCK_BYTES).max(self.reserved)
     }
 }
 
@@ -275,8 +277,10 @@ impl Disk for SimDisk {
             return failed;
         }
         file.seen.extend_from_slice(bytes);
-        let excess = (used - before + file.allocated()).saturating_sub(capacity);
-        if excess > 0 {
+        // What is set aside is there, however full the disk is.
+        let grown = file.allocated() - before;
+        let excess = (used + grown).saturating_sub(capacity);
+        if grown > 0 && excess > 0 {
             let len = file.seen.len();
             file.seen.truncate((len - bytes.len()).max(len.saturating_sub(excess as usize)));
             return Err(rustix::io::Errno::NOSPC.into());
@@ -346,10 +350,13 @@ impl Disk for SimDisk {
     fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()> {
         let mut state = self.state();
         state.call()?;
-        if state.used() + bytes > state.capacity.unwrap_or(u64::MAX) {
+        let (used, capacity) = (state.used(), state.capacity.unwrap_or(u64::MAX));
+        let file = state.file(name)?;
+        let grown = bytes.next_multiple_of(BLOCK_BYTES).saturating_sub(file.allocated());
+        if grown > 0 && used + grown > capacity {
             return Err(rustix::io::Errno::NOSPC.into());
         }
-        state.file(name)?.reserved = bytes;
+        file.reserved = file.reserved.max(bytes.next_multiple_of(BLOCK_BYTES));
         state.note_peak();
         Ok(())
     }

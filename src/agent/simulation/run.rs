@@ -268,7 +268,7 @@ impl Run {
         self.degraded = snapshot.spool.state == "degraded";
         oracle::check_tick(&snapshot, &world.server, self.destination.lines_taken)?;
         world.reads_spared = false;
-        if std::mem::take(&mut self.first_tick) && !self.excuses.disk_was_full {
+        if std::mem::take(&mut self.first_tick) {
             oracle::check_start(&snapshot, self.shipped_before)?;
         }
         if !self.degraded {
@@ -303,7 +303,6 @@ impl Run {
         let seed = self.random.u64(..);
         self.destination.agent_ended(seed);
         self.setup.files.world().server.agent_ended();
-        self.excuses.disk_was_full |= self.swarm.disk_bytes.is_some();
     }
 
     /// A stop in good order, or a reload: as the agent's own, but for the network.

@@ -21,6 +21,7 @@ mod cap;
 mod damage;
 mod directory;
 mod faults;
+mod full;
 mod golden;
 mod model;
 mod rot;
