@@ -28,6 +28,7 @@ mod space;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
+mod unread;
 mod walk;
 mod words;
 mod write;
@@ -41,6 +42,7 @@ use quarantine::Quarantine;
 use recover::{Image, Segment, Tally, change_bytes};
 use settle::Front;
 use space::{ENTRY_OVERHEAD_BYTES, Want};
+use unread::Refusal;
 use words::{Sums, Trouble};
 use write::Writing;
 
@@ -88,7 +90,11 @@ pub struct Spool<D> {
     number_next: u64,
     trouble: Option<Trouble>,
     /// Why the oldest batch could not be read when it was last asked for.
-    unreadable: Option<String>,
+    refusal: Option<Refusal>,
+    /// The latest moment that a caller named; the spool has no clock of its own.
+    seen: Instant,
+    /// Files that failed starts left.
+    marks: Vec<String>,
     /// The last batch was refused for want of room.
     full: bool,
     front: Option<Front>,
@@ -118,7 +124,8 @@ impl<D: Disk> Spool<D> {
     /// what it holds, and [`Spool::retry`] tries again.
     ///
     /// # Errors
-    /// [`OpenError::NewerFormat`] or [`OpenError::Io`]; nothing was changed then.
+    /// [`OpenError::NewerFormat`] or [`OpenError::Io`]; no segment was changed then. A segment that the device does
+    /// not give fails a bounded number of starts; then what cannot be read counts as damaged.
     pub fn open(mut disk: D, options: Options, now: Now, fresh: Fresh) -> Result<Spool<D>, OpenError> {
         let options = space::bounded(options);
         let found = recover::recover(&mut disk)?;
@@ -142,7 +149,9 @@ impl<D: Disk> Spool<D> {
             reserve: None,
             number_next: found.number_max + 1,
             trouble: None,
-            unreadable: None,
+            refusal: None,
+            seen: now.monotonic,
+            marks: found.marks,
             full: false,
             front: None,
             cursor: (0, 0),
@@ -255,6 +264,7 @@ impl<D: Disk> Spool<D> {
     /// # Errors
     /// [`Degraded`] while the disk refuses, or the next attempt is not due.
     pub fn retry(&mut self, now: Now) -> Result<(), Degraded> {
+        self.seen = self.seen.max(now.monotonic);
         if self.trouble.is_none() { Ok(()) } else { self.commit(now) }
     }
 
@@ -272,9 +282,9 @@ impl<D: Disk> Spool<D> {
             bytes: self.used_bytes(),
             bytes_max: self.options.bytes_max,
             oldest_created_ms: self.front.as_ref().map(|f| f.meta.created_ms).or_else(oldest_queued),
-            state: match (&self.trouble, &self.unreadable, self.full) {
+            state: match (&self.trouble, &self.refusal, self.full) {
                 (Some(trouble), ..) => SpoolState::Degraded(trouble.reason.clone()),
-                (None, Some(reason), _) => SpoolState::Degraded(reason.clone()),
+                (None, Some(refusal), _) => SpoolState::Degraded(refusal.reason.clone()),
                 (None, None, true) => SpoolState::Full,
                 (None, None, false) => SpoolState::Ok,
             },

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::{Disk, FileInfo};
@@ -38,6 +39,13 @@ struct State {
     fail_at: BTreeSet<u64>,
     fail_all: bool,
     fail_syncs: bool,
+    /// Reads, counted, and those that the device refuses, by their number.
+    reads: u64,
+    refused_reads: Range<u64>,
+    /// Why no read works at all.
+    reads_fail: Option<rustix::io::Errno>,
+    /// Bytes that cannot be read: file and range.
+    spoiled: Option<(String, Range<u64>)>,
     sync_lies: bool,
     capacity: Option<u64>,
     free_bytes: Option<u64>,
@@ -120,6 +128,7 @@ impl SimDisk {
         let mut state = self.state();
         state.fail_at.clear();
         (state.fail_all, state.fail_syncs, state.capacity, state.die_at) = (false, false, None, None);
+        (state.refused_reads, state.spoiled) = (0..0, None);
     }
 
     /// Calls so far that change something.
@@ -148,6 +157,27 @@ impl SimDisk {
 
     pub(crate) fn fail_syncs(&self, fail: bool) {
         self.state().fail_syncs = fail;
+    }
+
+    /// Reads so far.
+    pub(crate) fn reads(&self) -> u64 {
+        self.state().reads
+    }
+
+    /// Has the device refuse so many reads, the first of them counted from the next one as 0.
+    pub(crate) fn refuse_reads(&self, reads: u64, count: u64) {
+        let mut state = self.state();
+        state.refused_reads = state.reads + reads..state.reads + reads + count;
+    }
+
+    /// Has every read fail, or none.
+    pub(crate) fn refuse_all_reads(&self, error: Option<rustix::io::Errno>) {
+        self.state().reads_fail = error;
+    }
+
+    /// Has the device refuse some bytes of a file, or none.
+    pub(crate) fn spoil(&self, bytes: Option<(&str, Range<u64>)>) {
+        self.state().spoiled = bytes.map(|(name, range)| (name.to_owned(), range));
     }
 
     /// A sync returns at once and does nothing: the negative control.
@@ -323,6 +353,17 @@ impl Disk for SimDisk {
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state();
         state.alive()?;
+        if let Some(error) = state.reads_fail {
+            return Err(error.into());
+        }
+        let number = state.reads;
+        state.reads += 1;
+        let end = offset + buffer.len() as u64;
+        let is_hit =
+            |(file, bytes): &(String, Range<u64>)| file == name && offset < bytes.end && bytes.start < end;
+        if state.refused_reads.contains(&number) || state.spoiled.as_ref().is_some_and(is_hit) {
+            return Err(device_error());
+        }
         let file = state.file(name)?;
         let from = (offset as usize).min(file.seen.len());
         let count = buffer.len().min(file.seen.len() - from);

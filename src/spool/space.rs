@@ -25,6 +25,7 @@ const META_BYTES: u64 = 72;
 /// The heads of a segment besides the state and the list of older segments; more than they take.
 const HEAD_OVERHEAD_BYTES: u64 = 1024;
 const OLDER_BYTES: u64 = 16;
+const HOLE_BYTES: u64 = 24;
 /// A seal may begin a block of its own.
 const SEAL_BYTES: u64 = BLOCK_BYTES;
 /// Files take whole blocks of this size.
@@ -147,6 +148,7 @@ impl<D: Disk> Spool<D> {
     fn head_bytes(&self, state_bytes: u64) -> u64 {
         HEAD_OVERHEAD_BYTES
             + OLDER_BYTES * (self.segments.len() as u64 + 1)
+            + HOLE_BYTES * self.segments.iter().map(|segment| segment.holes.len() as u64).sum::<u64>()
             + state_bytes
             + self.verdict_bytes()
     }

@@ -14,6 +14,7 @@ use super::format::{Kind, Prelude, SegmentHead, Stamp, encode_checkpoint, encode
 use super::recover::{Segment, Tally};
 use super::room::record_bytes;
 use super::space::blocks;
+use super::unread::{self, Unread};
 use super::walk::segment_name;
 use super::words::{Sums, Trouble};
 use super::{Degraded, Spool};
@@ -50,6 +51,7 @@ impl<D: Disk> Spool<D> {
     /// [`Degraded`]: nothing of it is durable, all of it stays in memory. The next commit or
     /// [`Spool::retry`] that is due writes it to a new segment.
     pub fn commit(&mut self, now: Now) -> Result<(), Degraded> {
+        self.seen = self.seen.max(now.monotonic);
         match &self.trouble {
             Some(trouble) if now.monotonic < trouble.next_retry => {
                 return Err(Degraded { reason: trouble.reason.clone() });
@@ -83,6 +85,7 @@ impl<D: Disk> Spool<D> {
 
     fn written(&mut self) -> Result<(), Degraded> {
         self.trouble = None;
+        self.remove_marks();
         self.remove_salvaged();
         self.remove_settled();
         self.set_reserve();
@@ -198,6 +201,8 @@ impl<D: Disk> Spool<D> {
             nonce: Some(nonce),
             seq_last: 0,
             salvaged: false,
+            unread: Unread::Fails,
+            holes: Vec::new(),
         };
         self.current = Some(Writing { segment, head_len, reserve_tried: false, room });
         Ok(())
@@ -209,6 +214,7 @@ impl<D: Disk> Spool<D> {
         let stamp = Stamp { nonce, seq: tally.seq, lines: tally.lines, durable_len: 0 };
         let current = self.current.as_ref().map(|current| &current.segment);
         let older = self.segments.iter().chain(current).map(|s| (s.number, s.valid_len)).collect();
+        let holes = unread::holes(self.segments.iter());
         let prelude = Prelude {
             agent: self.agent,
             epoch: self.epoch,
@@ -216,7 +222,7 @@ impl<D: Disk> Spool<D> {
             totals: tally.totals.clone(),
         };
         let checkpoint = encode_checkpoint(&prelude, &self.durable.state);
-        let head = SegmentHead { number, created_ms: now.wall, prelude, older };
+        let head = SegmentHead { number, created_ms: now.wall, prelude, older, holes };
         let mut bytes = encode_record(Kind::Segment, stamp, &head.encode(), &[]);
         bytes.extend(encode_record(Kind::Checkpoint, stamp, &checkpoint, &[]));
         bytes

@@ -149,12 +149,7 @@ fn check_repeats(destination: &Destination, excuses: Excuses) -> Checked {
     ensure("repeats", repeats <= excused, || format!("{repeats} repeats, {excused} excused"))
 }
 
-fn check_losses(
-    ledger: &Ledger,
-    taken: &Contents,
-    refused: &Contents,
-    too_large: &Contents,
-) -> Checked {
+fn check_losses(ledger: &Ledger, taken: &Contents, refused: &Contents, too_large: &Contents) -> Checked {
     // No bit of this disk turns over: not when it is full, and not when it does not read for a while.
     let damaged = lost(ledger, LossReason::Corrupted);
     ensure("damage", damaged == 0, || format!("{:?}", ledger.lost))?;

@@ -22,6 +22,8 @@ const SETTLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 const GRACE: Duration = Duration::from_secs(31);
 /// Disk calls until an agent dies that was told to.
 const DIE_IN_MAX: u64 = 12;
+/// Reads that the device refuses in a row: far fewer than a start and a running agent put up with.
+const REFUSED_READS_MAX: u64 = 9;
 /// The clock may be set by this much.
 const JUMP_MS_MAX: i64 = 180_000;
 
@@ -162,6 +164,11 @@ impl Run {
             let calls = random.u64(0..8);
             self.trace.note("a disk call will fail", &[calls]);
             disk.fail_in(calls);
+        }
+        if swarm.disk_errors && random.u8(0..6) == 0 {
+            let (reads, count) = (random.u64(0..20), random.u64(1..=REFUSED_READS_MAX));
+            self.trace.note("the device will refuse reads", &[reads, count]);
+            disk.refuse_reads(reads, count);
         }
         if swarm.sync_failures && random.u8(0..8) == 0 {
             let fails = random.bool();

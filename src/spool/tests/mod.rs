@@ -25,6 +25,7 @@ mod full;
 mod golden;
 mod model;
 mod rot;
+mod unread;
 
 const FRESH: Fresh = Fresh { agent: AgentId([7; 16]), nonce: 0x5EED };
 
