@@ -180,7 +180,7 @@ fn read_all<D: Disk>(disk: &mut D, marks: &Marks) -> Result<Recovered, Failure> 
         log.traces += u64::from(is_behind && (info.len > 0 || info.allocated == 0));
         if head.is_some() && log.segments.iter().any(|s| s.number == number && s.nonce == nonce) {
             // The same segment once more, under another name.
-            log.damage(file, 0, info.len);
+            log.damage(file, 0, info.len, Unread::Fails);
             log.stale.push(info.name);
             continue;
         }
@@ -196,7 +196,7 @@ fn read_all<D: Disk>(disk: &mut D, marks: &Marks) -> Result<Recovered, Failure> 
             None => {
                 let end = durable_end(disk, file, info.len, marks.reading(file))
                     .map_err(|error| Failure::Read(Refused { file, error }))?;
-                log.leave_tail(file, info.len, &end);
+                log.leave_tail(file, info.len, &end, marks.reading(file));
                 end.offset
             }
         };
@@ -212,7 +212,7 @@ fn read_all<D: Disk>(disk: &mut D, marks: &Marks) -> Result<Recovered, Failure> 
             holes: newest.as_ref().map_or_else(Vec::new, |newest| newest.holes_of(number)),
         };
         if valid_len > info.len {
-            log.damage(file, info.len, valid_len - info.len);
+            log.damage(file, info.len, valid_len - info.len, Unread::Fails);
         }
         let seen_before = log.seq_seen;
         log.fold(disk, &mut segment)?;
@@ -384,7 +384,7 @@ impl Recovered {
             match walker.step().map_err(|error| Failure::Read(Refused { file, error }))? {
                 Step::Record(record) => self.apply(&name, &record, segment)?,
                 Step::Damaged { offset, bytes } => {
-                    self.damage(file, offset, bytes);
+                    self.damage(file, offset, bytes, segment.unread);
                     damaged.push((offset, bytes));
                 }
                 Step::End => break,
@@ -448,21 +448,22 @@ impl Recovered {
         self.image.change(entry.changes);
     }
 
-    fn damage(&mut self, segment: u64, offset: u64, bytes: u64) {
+    fn damage(&mut self, segment: u64, offset: u64, bytes: u64, unread: Unread) {
         self.damaged_bytes += bytes;
         if self.recovery.damaged.len() < DAMAGED_RANGES_MAX {
-            self.recovery.damaged.push(DamagedRange { segment, offset, bytes });
+            let unread = unread == Unread::Zeros;
+            self.recovery.damaged.push(DamagedRange { segment, offset, bytes, unread });
         }
     }
 
     /// Leaves out what stands behind the end. Rot is counted, with its bytes only: the lines in it count
     /// as never put in, and are read again, since the state went back too.
-    fn leave_tail(&mut self, file: u64, len: u64, end: &End) {
+    fn leave_tail(&mut self, file: u64, len: u64, end: &End, unread: Unread) {
         let bytes = len - end.offset;
         self.recovery.torn_tail_bytes += bytes;
         if end.is_rotten {
             self.recovery.rotten_tail_bytes += bytes;
-            self.damage(file, end.offset, bytes);
+            self.damage(file, end.offset, bytes, unread);
         }
     }
 

@@ -296,6 +296,8 @@ pub struct DamagedRange {
     pub offset: u64,
     /// How many.
     pub bytes: u64,
+    /// They stand in a segment that the device refused to too many starts, and not wrong bytes but none.
+    pub unread: bool,
 }
 
 /// What a start found on the disk, for one line of the log.

@@ -136,6 +136,8 @@ fn bytes_that_no_start_can_read_count_as_damaged_in_the_end_and_only_once() {
     }
     let spool = open(&disk);
     let status = spool.status();
+    assert!(spool.recovered().damaged.iter().all(|range| range.unread));
+    assert!(disk.names().iter().any(|name| name.starts_with("quarantine/") && name.ends_with(".unread")));
     assert_eq!((status.dropped_batches, status.batches), (1, BATCHES - 3), "{:?}", spool.recovered());
     assert!(status.lost[&LossReason::Corrupted].lines > 0);
     assert!(disk.names().iter().all(|name| !name.starts_with("unread-")), "{:?}", disk.names());
