@@ -34,7 +34,7 @@ fn ensure(check: &'static str, holds: bool, detail: impl FnOnce() -> String) -> 
 pub(super) struct Excuses {
     /// Ends of lives after which the batch under way may be sent once more.
     pub(super) ends: u64,
-    /// Batches that were taken while the disk refused, so that nobody could note it.
+    /// Batches that were taken while the disk refused, or as it began to, so that nobody could note it.
     pub(super) unnoted: u64,
 }
 

@@ -272,7 +272,9 @@ impl Run {
             let World { server, files, .. } = &mut *world;
             server.note_known(named, files);
         }
-        self.degraded = snapshot.spool.state == "degraded";
+        let was_degraded = std::mem::replace(&mut self.degraded, snapshot.spool.state == "degraded");
+        // The answer that came as the disk began to refuse is in memory only, though its batch was taken before.
+        self.excuses.unnoted += u64::from(self.degraded && !was_degraded);
         oracle::check_tick(&snapshot, &world.server, self.destination.lines_taken)?;
         world.reads_spared = false;
         if std::mem::take(&mut self.first_tick) {
