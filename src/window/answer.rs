@@ -1,5 +1,7 @@
 //! How the windows answer the status port: from their parts to the `web` object.
 
+use std::sync::Arc;
+
 use super::Windows;
 use super::counts::Counts;
 use super::recent::{SLOT_S, slot_of};
@@ -128,7 +130,7 @@ impl Windows {
         let (start, end, _) = slots.unwrap_or_default();
         let rows = self.vhosts.rows(start, end).into_iter();
         rows.map(|(name, tally, cell)| VhostView {
-            name: name.to_string(),
+            name: Arc::clone(name),
             requests: tally.requests,
             qps: qps(&cell, slots),
             error_rate: ratio(cell.errors, cell.requests),
@@ -141,7 +143,7 @@ impl Windows {
         let (start, end, _) = slots.unwrap_or_default();
         let rows = self.routes.rows(start, end).into_iter();
         rows.map(|(name, tally, cell)| RouteView {
-            name: name.to_string(),
+            name: Arc::clone(name),
             requests: tally.requests,
             qps: qps(&cell, slots),
             error_rate: ratio(cell.errors, cell.requests),

@@ -2,8 +2,9 @@
 //! Its names are a contract; it is never read back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::counts::StatusCounts;
 use super::ring::WindowSum;
@@ -146,7 +147,8 @@ pub struct LatencyView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VhostView {
     /// Lower case, without port; `-` where the log tells none.
-    pub name: String,
+    #[serde(serialize_with = "as_text")]
+    pub name: Arc<str>,
     /// Since the first start, or since it took its row.
     pub requests: u64,
     /// Over the last minute of whole ten-second slots; null where unknown.
@@ -159,7 +161,8 @@ pub struct VhostView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteView {
     /// As the source of lines names it.
-    pub name: String,
+    #[serde(serialize_with = "as_text")]
+    pub name: Arc<str>,
     /// Since the first start, or since it took its row.
     pub requests: u64,
     /// Over the last minute of whole ten-second slots; null where unknown.
@@ -216,6 +219,10 @@ impl WindowView {
 /// `part / whole`, or nothing of nothing.
 pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn as_text<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name)
 }
 
 fn is_zero(count: &u64) -> bool {

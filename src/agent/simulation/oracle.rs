@@ -1,8 +1,10 @@
 //! The independent judge. It knows what was written to the logs, what the destination took, and what the agent says
 //! of itself at every tick; it knows nothing of how the agent works.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::record::LossReason;
@@ -64,22 +66,29 @@ pub(super) fn check_tick(snapshot: &Snapshot, server: &Server, destination_lines
     })?;
     let spool = &snapshot.spool;
     ensure("cap", spool.bytes <= spool.bytes_max, || format!("{} of {}", spool.bytes, spool.bytes_max))?;
+    let counted = snapshot.counted_lines;
+    ensure("counts", counted == lines.read, || format!("{counted} lines counted, {} read", lines.read))
+}
+
+/// The answer to who asks counts as many lines as the balance. Not at every tick: most of a run would go into JSON.
+fn check_answer(snapshot: &Snapshot) -> Checked {
     let totals = &snapshot.web["totals"];
     let counted = number(totals, "requests") + number(totals, "unparsed");
-    ensure("counts", counted == lines.read, || format!("{counted} lines counted, {} read", lines.read))
+    ensure("answer", counted == snapshot.counted_lines, || format!("{counted} lines in {totals}"))
 }
 
 /// A new life knows what the last one had said was shipped.
 pub(super) fn check_start(snapshot: &Snapshot, shipped_before: u64) -> Checked {
+    check_answer(snapshot)?;
     let shipped = snapshot.ledger.lines.shipped;
     ensure("forgotten", shipped >= shipped_before, || {
         format!("{shipped} lines shipped after the start, {shipped_before} before it")
     })
 }
 
-/// Whether every line that may be asked for has arrived or was refused, so that the end can be judged.
-pub(super) fn is_drained(snapshot: &Snapshot, server: &Server, destination: &Destination) -> bool {
-    snapshot.ledger.lines.held == 0 && snapshot.spool.batches == 0 && missing(server, destination).is_empty()
+/// Whether nothing waits by what the agent says. The end can be judged where nothing is [`missing`] either.
+pub(super) fn is_idle(snapshot: &Snapshot) -> bool {
+    snapshot.ledger.lines.held == 0 && snapshot.spool.batches == 0
 }
 
 /// The lines that may be asked for and have not come.
@@ -106,6 +115,7 @@ pub(super) fn check_end(
     destination: &Destination,
     excuses: Excuses,
 ) -> Checked {
+    check_answer(snapshot)?;
     check_repeats(destination, excuses)?;
     let taken = contents(destination.received.iter(), server, true)?;
     let not_taken = |batches: &BTreeMap<String, Received>| -> Result<Contents, Broken> {
@@ -236,19 +246,35 @@ fn line_number(record: &str, server: &Server) -> Result<usize, Broken> {
     let number = record.split('~').nth(1).and_then(|number| number.parse().ok());
     let number: usize = number.ok_or_else(strange)?;
     let line = server.lines().get(number).ok_or_else(strange)?;
-    let quoted = line.text.replace('"', "\\\"");
     let rest = record.split_once("\"log\":\"").map(|(_, rest)| rest).ok_or_else(strange)?;
-    let marks = rest.strip_prefix(quoted.as_str()).ok_or_else(strange)?;
+    let marks = strip_quoted(rest, &line.text).ok_or_else(strange)?;
     let expected = if line.abandoned { marks == "\",\"partial\":true}" } else { marks == "\"}" };
     if expected { Ok(number) } else { Err(strange()) }
+}
+
+/// What follows a text as JSON has it.
+fn strip_quoted<'a>(record: &'a str, text: &str) -> Option<&'a str> {
+    let mut pieces = text.split('"');
+    let rest = record.strip_prefix(pieces.next()?)?;
+    pieces.try_fold(rest, |rest, piece| rest.strip_prefix("\\\"")?.strip_prefix(piece))
+}
+
+/// What counts of a summary; the rest of it must be JSON, and is passed over.
+#[derive(Deserialize)]
+struct SummaryRecord<'a> {
+    #[serde(borrow)]
+    vhost: Option<Cow<'a, str>>,
+    requests: Option<u64>,
+    unparsed: Option<u64>,
 }
 
 /// Requests and unparsed lines of all hosts together; those of one host count for nothing.
 fn summary(record: &str) -> Result<(u64, u64), Broken> {
     let unread = |error| Broken { check: "summary", detail: format!("{error}: {record}") };
-    let record: Value = serde_json::from_str(record).map_err(unread)?;
-    let is_all = record["vhost"] == "_all";
-    Ok(if is_all { (number(&record, "requests"), number(&record, "unparsed")) } else { (0, 0) })
+    let record: SummaryRecord<'_> = serde_json::from_str(record).map_err(unread)?;
+    let is_all = record.vhost.as_deref() == Some("_all");
+    let number = |number: Option<u64>| number.filter(|_| is_all).unwrap_or(0);
+    Ok((number(record.requests), number(record.unparsed)))
 }
 
 fn number(value: &Value, name: &str) -> u64 {

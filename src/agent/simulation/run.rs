@@ -365,6 +365,7 @@ impl Run {
         self.destination.heal();
         self.setup.files.world().settle_server();
         let begun = self.setup.files.world().clock.passed();
+        let mut looked_at = None;
         for step in 0..SETTLE_STEPS_MAX {
             let now = self.setup.files.world().clock.passed();
             let due = self.destination.due().map(|due| due.saturating_sub(now));
@@ -383,9 +384,13 @@ impl Run {
             self.deliver();
             let snapshot = self.life.as_ref().and_then(Life::snapshot);
             let world = self.setup.files.world();
-            if self.destination.due().is_none()
-                && snapshot
-                    .is_some_and(|snapshot| oracle::is_drained(&snapshot, &world.server, &self.destination))
+            // What is missing still is until another batch comes, or a life ends and excuses it.
+            let look = (self.destination.batches_seen(), self.excuses.ends);
+            let is_idle =
+                self.destination.due().is_none() && snapshot.is_some_and(|last| oracle::is_idle(&last));
+            if is_idle
+                && looked_at.replace(look) != Some(look)
+                && oracle::missing(&world.server, &self.destination).is_empty()
             {
                 return Ok(());
             }
