@@ -75,12 +75,12 @@ impl Pipeline {
     /// The windows, with what the reader knows of the lines that did not parse, and how many lines they count. The
     /// numbers are taken now, and become JSON when somebody asks.
     fn web(&self) -> (Rendered, u64) {
-        let view = self.windows.view();
+        let view = self.windows.view_unsorted();
         let counted_lines = view.totals.requests + view.totals.unparsed;
         let (unparsed, redacted, cut) =
             (self.account.unparsed.clone(), self.account.redacted, self.account.cut);
         let web = Rendered::later(move || {
-            let mut web = serde_json::to_value(view).expect("numbers and names are always JSON");
+            let mut web = serde_json::to_value(view.sorted()).expect("numbers and names are always JSON");
             if let Some(totals) = web.get_mut("totals").and_then(Value::as_object_mut) {
                 let reasons = serde_json::to_value(unparsed).expect("names and counts");
                 totals.insert("unparsed_reasons".to_owned(), reasons);

@@ -26,6 +26,11 @@ const HISTORY_STEPS: i64 = 60;
 impl Windows {
     /// The `web` object of `/status`.
     pub fn view(&self) -> WebView {
+        self.view_unsorted().sorted()
+    }
+
+    /// The same, with vhosts and routes in no order: the numbers of this moment, to be sorted when they are shown.
+    pub fn view_unsorted(&self) -> WebView {
         WebView {
             as_of: self.watermark.second.map(|second| second * 1000),
             lateness_s: self.watermark.lateness_ms() as f64 / 1000.0,

@@ -1,12 +1,14 @@
 //! What the status port tells of the windows: the `web` object of `/status`, as plain data.
 //! Its names are a contract; it is never read back.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
 use super::counts::StatusCounts;
+use super::names::OTHER;
 use super::ring::WindowSum;
 use crate::record::EpochMs;
 
@@ -182,6 +184,20 @@ pub struct RouteLatencyView {
     pub max: f64,
     /// Requests with a request time.
     pub count: u64,
+}
+
+impl WebView {
+    /// Puts the busiest vhosts and routes first, and `_other` last.
+    pub fn sorted(mut self) -> WebView {
+        self.vhosts.sort_by(|a, b| busiest_first((&a.name, a.requests), (&b.name, b.requests)));
+        self.routes.sort_by(|a, b| busiest_first((&a.name, a.requests), (&b.name, b.requests)));
+        self
+    }
+}
+
+fn busiest_first(a: (&str, u64), b: (&str, u64)) -> Ordering {
+    let is_other = |name: &str| name == OTHER;
+    is_other(a.0).cmp(&is_other(b.0)).then(b.1.cmp(&a.1)).then_with(|| a.0.cmp(b.0))
 }
 
 impl WindowView {

@@ -91,17 +91,19 @@ pub(super) fn is_idle(snapshot: &Snapshot) -> bool {
     snapshot.ledger.lines.held == 0 && snapshot.spool.batches == 0
 }
 
-/// The lines that may be asked for and have not come.
+/// The lines that may be asked for and have not come, by their numbers alone: whether the others came as they were
+/// written [`check_end`] says.
 pub(super) fn missing(server: &Server, destination: &Destination) -> Vec<usize> {
-    let known = |batches: &BTreeMap<String, Received>| match contents(batches.iter(), server, false) {
-        Ok(contents) => contents.lines,
-        Err(_) => Numbers::new(),
-    };
-    let mut settled = known(&destination.received);
-    settled.extend(known(&destination.refused));
-    settled.extend(known(&destination.too_large));
-    let required = server.lines().iter().enumerate().filter(|(_, line)| is_required(line));
-    required.map(|(number, _)| number).filter(|number| !settled.contains(number)).collect()
+    let mut came = vec![false; server.lines().len()];
+    let Destination { received, refused, too_large, .. } = destination;
+    let batches = received.values().chain(refused.values()).chain(too_large.values());
+    for record in batches.filter(|batch| batch.is_lines).flat_map(|batch| batch.text.lines()) {
+        if let Some(came) = number_in(record).and_then(|number| came.get_mut(number)) {
+            *came = true;
+        }
+    }
+    let required = server.lines().iter().zip(came).enumerate();
+    required.filter(|(_, (line, came))| is_required(line) && !came).map(|(number, _)| number).collect()
 }
 
 fn is_required(line: &Line) -> bool {
@@ -240,11 +242,15 @@ fn contents<'a>(
     Ok(contents)
 }
 
+/// The number that every line has between two tildes.
+fn number_in(record: &str) -> Option<usize> {
+    record.split('~').nth(1)?.parse().ok()
+}
+
 /// Which line a record is, if it is one, word for word.
 fn line_number(record: &str, server: &Server) -> Result<usize, Broken> {
     let strange = || Broken { check: "line", detail: format!("no line that was written: {record}") };
-    let number = record.split('~').nth(1).and_then(|number| number.parse().ok());
-    let number: usize = number.ok_or_else(strange)?;
+    let number = number_in(record).ok_or_else(strange)?;
     let line = server.lines().get(number).ok_or_else(strange)?;
     let rest = record.split_once("\"log\":\"").map(|(_, rest)| rest).ok_or_else(strange)?;
     let marks = strip_quoted(rest, &line.text).ok_or_else(strange)?;
