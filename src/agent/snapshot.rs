@@ -10,7 +10,7 @@ use crate::follow::Tracked;
 use crate::record::{Loss, LossReason};
 use crate::sources::{prometheus_text, to_json};
 use crate::spool::SpoolState;
-use crate::status::{AgentStatus, FileStatus, Ledger, Snapshot, SourceStatus, SpoolStatus};
+use crate::status::{AgentStatus, FileStatus, Ledger, Rendered, Snapshot, SourceStatus, SpoolStatus};
 
 /// What kind of log a file is.
 const ACCESS_LOG: &str = "access_log";
@@ -29,6 +29,7 @@ impl Pipeline {
         let losses: Vec<(LossReason, Loss)> = losses.into_iter().collect();
         let mut host_prometheus = String::new();
         prometheus_text(&self.sample, &mut host_prometheus);
+        let (web, counted_lines) = self.web();
         let snapshot = Snapshot {
             agent: AgentStatus {
                 name: "watchpost".to_owned(),
@@ -38,7 +39,8 @@ impl Pipeline {
                 pid: std::process::id(),
                 uptime_s: now.since(self.started.monotonic).as_secs(),
             },
-            web: self.web_value(),
+            web,
+            counted_lines,
             host: to_json(&self.sample),
             host_prometheus,
             sources: self.source_statuses(),
@@ -70,16 +72,24 @@ impl Pipeline {
         self.board.publish(snapshot);
     }
 
-    /// The windows, with what the reader knows of the lines that did not parse.
-    fn web_value(&self) -> Value {
-        let mut web = serde_json::to_value(self.windows.view()).expect("numbers and names are always JSON");
-        if let Some(totals) = web.get_mut("totals").and_then(Value::as_object_mut) {
-            let reasons = serde_json::to_value(&self.account.unparsed).expect("names and counts");
-            totals.insert("unparsed_reasons".to_owned(), reasons);
-            totals.insert("redacted".to_owned(), self.account.redacted.into());
-            totals.insert("cut".to_owned(), self.account.cut.into());
-        }
-        web
+    /// The windows, with what the reader knows of the lines that did not parse, and how many lines they count. The
+    /// numbers are taken now, and become JSON when somebody asks.
+    fn web(&self) -> (Rendered, u64) {
+        let view = self.windows.view_unsorted();
+        let counted_lines = view.totals.requests + view.totals.unparsed;
+        let (unparsed, redacted, cut) =
+            (self.account.unparsed.clone(), self.account.redacted, self.account.cut);
+        let web = Rendered::later(move || {
+            let mut web = serde_json::to_value(view.sorted()).expect("numbers and names are always JSON");
+            if let Some(totals) = web.get_mut("totals").and_then(Value::as_object_mut) {
+                let reasons = serde_json::to_value(unparsed).expect("names and counts");
+                totals.insert("unparsed_reasons".to_owned(), reasons);
+                totals.insert("redacted".to_owned(), redacted.into());
+                totals.insert("cut".to_owned(), cut.into());
+            }
+            web
+        });
+        (web, counted_lines)
     }
 
     fn source_statuses(&self) -> Vec<SourceStatus> {

@@ -361,7 +361,7 @@ fn while_the_spool_is_full_the_rates_stay_live() {
         assert_eq!(ledger["lines"]["read"], bench.written, "{ledger}");
     }
     assert!(bench.pipeline.is_blocked());
-    let web = bench.pipeline.board.latest().expect("a tick is through").web.clone();
+    let web = serde_json::Value::clone(&bench.pipeline.board.latest().expect("a tick is through").web);
     assert_eq!(web["windows"]["10s"]["complete"], true, "{web:#}");
     assert_eq!(web["windows"]["10s"]["qps"], 50.0, "{web:#}");
     assert_eq!(web["totals"]["requests"], bench.written, "{web:#}");
@@ -390,7 +390,7 @@ fn lines_that_were_counted_ahead_are_shipped_once_and_counted_once_through_kills
     }
     assert_eq!(accepted, bench.written);
     assert_eq!(bench.pipeline.follower.lines_ahead(), 0);
-    let web = bench.pipeline.board.latest().expect("a tick is through").web.clone();
+    let web = serde_json::Value::clone(&bench.pipeline.board.latest().expect("a tick is through").web);
     assert_eq!(web["totals"]["requests"], bench.written, "{web:#}");
     assert_eq!(bench.requests_shipped, bench.written, "in summaries");
 }
@@ -492,6 +492,6 @@ fn case_35_the_wall_clock_jumps() {
     }
     bench.tick(10_000);
     assert_eq!(bench.ledger()["lines"]["read"], bench.written);
-    let web = bench.pipeline.board.latest().expect("a tick is through").web.clone();
+    let web = serde_json::Value::clone(&bench.pipeline.board.latest().expect("a tick is through").web);
     assert_eq!(web["totals"]["requests"], bench.written, "{web:#}");
 }

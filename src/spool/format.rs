@@ -31,6 +31,7 @@
 //!
 //! SEGMENT     format u16 | min_reader u16 | number u64 | created_ms i64 | prelude
 //!             | count u32, then for each older segment: number u64 | valid_len u64
+//!             | nothing, or: count u32, then for each hole: number u64 | offset u64 | bytes u64
 //! CHECKPOINT  prelude | count u32 | changes: the whole state
 //! ENTRY       settled u64 | totals
 //!             | count u16, then for each batch: epoch u64 | seq u64 | stream u8 | created_ms i64
@@ -51,6 +52,8 @@
 //! behind it, it is damage like any other; at the very end the log goes back to before it, and says so.
 //! Why a list of older segments: it says what of them is valid, which a segment whose last write failed
 //! cannot say itself, and it makes a missing one visible.
+//! Why a list of holes: what a device refused to give for too long was counted as lost, and must not count once
+//! more should it come back. A reader that does not know the list stops before it.
 
 use std::collections::BTreeMap;
 
@@ -245,6 +248,8 @@ pub(super) struct SegmentHead {
     pub(super) prelude: Prelude,
     /// Older segments that still matter: number and how many bytes of each are valid.
     pub(super) older: Vec<(u64, u64)>,
+    /// What of them could not be read and was given up: number, offset and bytes.
+    pub(super) holes: Vec<(u64, u64, u64)>,
 }
 
 /// A batch without its body.
@@ -284,6 +289,12 @@ impl SegmentHead {
             out.extend_from_slice(&number.to_le_bytes());
             out.extend_from_slice(&valid_len.to_le_bytes());
         }
+        if !self.holes.is_empty() {
+            put_count(&mut out, self.holes.len());
+        }
+        for (number, offset, bytes) in &self.holes {
+            [number, offset, bytes].into_iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
+        }
         out
     }
 
@@ -300,9 +311,21 @@ impl SegmentHead {
             for _ in 0..reader.u32()? {
                 older.push((reader.u64()?, reader.u64()?));
             }
-            Some(SegmentHead { number, created_ms, prelude, older })
+            let mut holes = Vec::new();
+            for _ in 0..if reader.0.is_empty() { 0 } else { reader.u32()? } {
+                let hole = (reader.u64()?, reader.count()?, reader.count()?);
+                // One without bytes would hold up whoever walks over it.
+                holes.extend((hole.2 > 0).then_some(hole));
+            }
+            Some(SegmentHead { number, created_ms, prelude, older, holes })
         };
         rest().ok_or(DecodeError::Damaged)
+    }
+
+    /// The holes of one segment: offset and bytes.
+    pub(super) fn holes_of(&self, number: u64) -> Vec<(u64, u64)> {
+        let holes = self.holes.iter().filter(|(of, ..)| *of == number);
+        holes.map(|(_, offset, bytes)| (*offset, *bytes)).collect()
     }
 }
 

@@ -10,7 +10,8 @@ use crate::record::{EpochMs, Stream};
 use super::disk::Disk;
 use super::format::{BatchMeta, DecodeError, Entry, Kind, SegmentHead, decode_checkpoint, is_intact};
 use super::recover::{Found, bodies, find, read_body};
-use super::walk::{Record, Step, Walker, segment_name};
+use super::unread::Unread;
+use super::walk::{Record, Step, Walker, read, segment_name};
 use super::{AgentId, BatchId, Labels, OpenError};
 
 /// What is known of a batch's delivery.
@@ -20,7 +21,7 @@ pub enum BatchState {
     Pending,
     /// It was delivered, lost or split; its segment goes once all in it were.
     Settled,
-    /// Its bytes are not those that were written.
+    /// Its bytes are not those that were written, or the device does not give them.
     Damaged,
 }
 
@@ -78,7 +79,7 @@ pub struct SegmentView {
 pub fn segments<D: Disk>(disk: &D) -> Result<Vec<SegmentView>, OpenError> {
     let mut log = Log { agent: AgentId::default(), settled: 0, older: None };
     let mut views = Vec::new();
-    for Found { number, file, info, .. } in find(disk)? {
+    for Found { number, file, info, .. } in find(disk, |_| Unread::Zeros)? {
         views.push((number, log.segment(disk, file, info.len)?));
     }
     log.judge(&mut views);
@@ -91,7 +92,7 @@ pub fn segments<D: Disk>(disk: &D) -> Result<Vec<SegmentView>, OpenError> {
 /// Any error of a read that may pass.
 pub fn batch_body<D: Disk>(disk: &D, batch: &BatchView) -> io::Result<Option<Vec<u8>>> {
     let name = segment_name(batch.segment);
-    let body = super::walk::read(disk, &name, batch.body_offset, u64::from(batch.body_bytes))?;
+    let body = read(disk, &name, batch.body_offset, u64::from(batch.body_bytes), Unread::Fails)?;
     let intact = body.len() as u64 == u64::from(batch.body_bytes) && is_intact(&body, batch.body_crc);
     Ok(intact.then_some(body))
 }
@@ -107,7 +108,7 @@ struct Log {
 impl Log {
     fn segment<D: Disk>(&mut self, disk: &D, number: u64, len: u64) -> Result<SegmentView, OpenError> {
         let mut view = SegmentView { name: segment_name(number), bytes: len, ..SegmentView::default() };
-        let mut walker = Walker::new(disk, number, 0, len, None);
+        let mut walker = Walker::new(disk, number, len, Unread::Zeros);
         loop {
             let failed = |error: io::Error| OpenError::io(format!("read {}", segment_name(number)), error);
             match walker.step().map_err(failed)? {
@@ -140,7 +141,7 @@ impl Log {
                 let entry = Entry::decode(&record.head, record.header.body_len)?;
                 self.settled = entry.settled;
                 for (offset, meta) in bodies(record.offset, &record.header, &entry) {
-                    let intact = matches!(read_body(disk, number, offset, meta), Ok(Ok(_)));
+                    let intact = matches!(read_body(disk, number, offset, meta, Unread::Zeros), Ok(Ok(_)));
                     view.batches.push(self.batch(number, offset, meta, intact));
                 }
             }

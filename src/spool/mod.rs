@@ -20,6 +20,7 @@ mod format;
 mod inspect;
 mod quarantine;
 mod recover;
+mod room;
 mod settle;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -27,6 +28,7 @@ mod space;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
+mod unread;
 mod walk;
 mod words;
 mod write;
@@ -40,6 +42,7 @@ use quarantine::Quarantine;
 use recover::{Image, Segment, Tally, change_bytes};
 use settle::Front;
 use space::{ENTRY_OVERHEAD_BYTES, Want};
+use unread::Refusal;
 use words::{Sums, Trouble};
 use write::Writing;
 
@@ -68,6 +71,9 @@ pub struct Spool<D> {
     durable: Image,
     /// The same numbers with everything that waits in the queue.
     next: Tally,
+    /// The same numbers with the verdicts alone that were passed since: what can be written where the disk has no
+    /// room for the queue. A verdict that comes after a split in the queue is not among them.
+    judged: Tally,
     queue: Vec<Queued>,
     /// Bytes that the queue will take on the disk, or a little less.
     queue_bytes: u64,
@@ -84,7 +90,11 @@ pub struct Spool<D> {
     number_next: u64,
     trouble: Option<Trouble>,
     /// Why the oldest batch could not be read when it was last asked for.
-    unreadable: Option<String>,
+    refusal: Option<Refusal>,
+    /// The latest moment that a caller named; the spool has no clock of its own.
+    seen: Instant,
+    /// Files that failed starts left.
+    marks: Vec<String>,
     /// The last batch was refused for want of room.
     full: bool,
     front: Option<Front>,
@@ -102,6 +112,8 @@ struct Queued {
     lines: u64,
     /// Its batches stand in a segment already, which is in doubt.
     salvage: bool,
+    /// Its batches stand in the place of one that this record settles.
+    splits: bool,
 }
 
 impl<D: Disk> Spool<D> {
@@ -112,7 +124,8 @@ impl<D: Disk> Spool<D> {
     /// what it holds, and [`Spool::retry`] tries again.
     ///
     /// # Errors
-    /// [`OpenError::NewerFormat`] or [`OpenError::Io`]; nothing was changed then.
+    /// [`OpenError::NewerFormat`] or [`OpenError::Io`]; no segment was changed then. A segment that the device does
+    /// not give fails a bounded number of starts; then what cannot be read counts as damaged.
     pub fn open(mut disk: D, options: Options, now: Now, fresh: Fresh) -> Result<Spool<D>, OpenError> {
         let options = space::bounded(options);
         let found = recover::recover(&mut disk)?;
@@ -125,6 +138,7 @@ impl<D: Disk> Spool<D> {
             nonce_seed: fresh.nonce,
             recovery: found.recovery,
             next: found.image.tally.clone(),
+            judged: found.image.tally.clone(),
             durable: found.image,
             queue: Vec::new(),
             queue_bytes: 0,
@@ -135,7 +149,9 @@ impl<D: Disk> Spool<D> {
             reserve: None,
             number_next: found.number_max + 1,
             trouble: None,
-            unreadable: None,
+            refusal: None,
+            seen: now.monotonic,
+            marks: found.marks,
             full: false,
             front: None,
             cursor: (0, 0),
@@ -248,6 +264,7 @@ impl<D: Disk> Spool<D> {
     /// # Errors
     /// [`Degraded`] while the disk refuses, or the next attempt is not due.
     pub fn retry(&mut self, now: Now) -> Result<(), Degraded> {
+        self.seen = self.seen.max(now.monotonic);
         if self.trouble.is_none() { Ok(()) } else { self.commit(now) }
     }
 
@@ -265,9 +282,9 @@ impl<D: Disk> Spool<D> {
             bytes: self.used_bytes(),
             bytes_max: self.options.bytes_max,
             oldest_created_ms: self.front.as_ref().map(|f| f.meta.created_ms).or_else(oldest_queued),
-            state: match (&self.trouble, &self.unreadable, self.full) {
+            state: match (&self.trouble, &self.refusal, self.full) {
                 (Some(trouble), ..) => SpoolState::Degraded(trouble.reason.clone()),
-                (None, Some(reason), _) => SpoolState::Degraded(reason.clone()),
+                (None, Some(refusal), _) => SpoolState::Degraded(refusal.reason.clone()),
                 (None, None, true) => SpoolState::Full,
                 (None, None, false) => SpoolState::Ok,
             },
@@ -281,17 +298,14 @@ impl<D: Disk> Spool<D> {
     }
 
     /// Commits, and marks the segment as complete, so that the next start can tell rot from a torn end.
-    /// The folder's lock goes with it.
+    /// The folder's lock goes with it. What is set aside for a successor stays for the next start, whose
+    /// first record needs room on a disk that may be full by then.
     ///
     /// # Errors
     /// [`Degraded`] when the last commit fails; what it held is lost with the process.
     pub fn close(mut self, now: Now) -> Result<(), Degraded> {
         self.commit(now)?;
         self.seal();
-        if let Some((number, _)) = self.reserve.take() {
-            // One that stays is empty, and removed at the next start.
-            let _ = self.disk.unlink(&walk::segment_name(number));
-        }
         Ok(())
     }
 
@@ -318,7 +332,7 @@ impl<D: Disk> Spool<D> {
     fn push(&mut self, batches: Vec<BatchMeta>, changes: Vec<StateChange>, body: Vec<u8>, bytes: u64) {
         let Tally { seq, lines, settled, ref totals } = self.next;
         let entry = Entry { settled, totals: totals.clone(), batches, changes };
-        self.queue.push(Queued { entry, body, seq, lines, salvage: false });
+        self.queue.push(Queued { entry, body, seq, lines, salvage: false, splits: false });
         self.queue_bytes += bytes;
     }
 

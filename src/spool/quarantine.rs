@@ -10,6 +10,7 @@ use crate::record::LossReason;
 use super::disk::{Disk, QUARANTINE_PREFIX};
 use super::format::BatchMeta;
 use super::space::blocks;
+use super::unread::Unread;
 use super::walk::{read, segment_name};
 use super::{Options, Spool};
 
@@ -80,9 +81,10 @@ impl<D: Disk> Spool<D> {
     pub(super) fn keep_damage(&mut self) {
         for range in self.recovery.damaged.clone() {
             let (number, offset) = (range.segment, range.offset);
-            let name = format!("{QUARANTINE_PREFIX}segment-{number:016x}-{offset:08x}.damaged");
+            let why = if range.unread { "unread" } else { "damaged" };
+            let name = format!("{QUARANTINE_PREFIX}segment-{number:016x}-{offset:08x}.{why}");
             let count = range.bytes.min(DAMAGE_BYTES_MAX);
-            if let Ok(bytes) = read(&self.disk, &segment_name(number), offset, count) {
+            if let Ok(bytes) = read(&self.disk, &segment_name(number), offset, count, Unread::Zeros) {
                 let room = self.quarantine_room();
                 self.quarantine.keep(&mut self.disk, name, &bytes, room);
             }

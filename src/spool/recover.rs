@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 
 use crate::record::{Loss, LossReason};
 
@@ -12,6 +13,7 @@ use super::format::{
     BatchMeta, DecodeError, Entry, HEADER_BYTES, Header, Kind, Prelude, SegmentHead, Totals,
     decode_checkpoint, is_intact,
 };
+use super::unread::{Hole, Marks, Refused, Unread, is_device_error};
 use super::walk::{Record, SEGMENT_NUMBER_MAX, Step, Walker, read, segment_name, segment_number};
 use super::words::Sums;
 use super::{AgentId, DAMAGED_RANGES_MAX, DamagedRange, OpenError, Recovery, StateChange};
@@ -80,6 +82,10 @@ pub(super) struct Segment {
     pub(super) seq_last: u64,
     /// Its batches are being written anew elsewhere; it goes once that is durable.
     pub(super) salvaged: bool,
+    /// How it is read where the device gives no bytes.
+    pub(super) unread: Unread,
+    /// What was given up, where nobody reads any more.
+    pub(super) holes: Vec<Hole>,
 }
 
 /// What a start found.
@@ -99,6 +105,8 @@ pub(super) struct Recovered {
     /// Batches to be written anew, since their segment could not be made durable.
     pub(super) salvage: Vec<(BatchMeta, Vec<u8>)>,
     pub(super) recovery: Recovery,
+    /// Files that failed starts left, to be removed once this one is durable.
+    pub(super) marks: Vec<String>,
     damaged_bytes: u64,
     seq_seen: u64,
 }
@@ -121,9 +129,47 @@ struct End {
     is_rotten: bool,
 }
 
-/// Reads all segments. Only the last one is made durable on the way, nothing is changed.
+/// Why a start fails.
+pub(super) enum Failure {
+    /// A segment could not be read, which says nothing of its bytes yet.
+    Read(Refused),
+    Other(OpenError),
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        Failure::Other(error)
+    }
+}
+
+impl From<Failure> for OpenError {
+    fn from(failure: Failure) -> OpenError {
+        match failure {
+            Failure::Read(Refused { file, error }) => {
+                OpenError::io(format!("read {}", segment_name(file)), error)
+            }
+            Failure::Other(error) => error,
+        }
+    }
+}
+
+/// Reads all segments. Only the last one is made durable on the way, and none is changed.
 pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
-    let found = find(disk)?;
+    let marks = Marks::find(disk).map_err(|e| OpenError::io("list the spool", e))?;
+    match read_all(disk, &marks) {
+        Ok(log) => Ok(Recovered { marks: marks.into_names(), ..log }),
+        Err(Failure::Read(Refused { file, error })) => {
+            if is_device_error(&error) {
+                marks.leave(disk, file);
+            }
+            Err(Failure::Read(Refused { file, error: marks.describe(file, error) }).into())
+        }
+        Err(Failure::Other(error)) => Err(error),
+    }
+}
+
+fn read_all<D: Disk>(disk: &mut D, marks: &Marks) -> Result<Recovered, Failure> {
+    let found = find(disk, |file| marks.reading(file))?;
     let newest = found.iter().rev().find_map(|found| found.head.clone());
     let mut log = Recovered::default();
     let mut first_seqs = Vec::new();
@@ -134,7 +180,7 @@ pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
         log.traces += u64::from(is_behind && (info.len > 0 || info.allocated == 0));
         if head.is_some() && log.segments.iter().any(|s| s.number == number && s.nonce == nonce) {
             // The same segment once more, under another name.
-            log.damage(file, 0, info.len);
+            log.damage(file, 0, info.len, Unread::Fails);
             log.stale.push(info.name);
             continue;
         }
@@ -148,8 +194,9 @@ pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
         let valid_len = match valid {
             Some(valid_len) => valid_len,
             None => {
-                let end = durable_end(disk, file, info.len).map_err(|e| failed(&info.name, e))?;
-                log.leave_tail(file, info.len, &end);
+                let end = durable_end(disk, file, info.len, marks.reading(file))
+                    .map_err(|error| Failure::Read(Refused { file, error }))?;
+                log.leave_tail(file, info.len, &end, marks.reading(file));
                 end.offset
             }
         };
@@ -161,9 +208,11 @@ pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
             nonce: None,
             seq_last: 0,
             salvaged: valid.is_none(),
+            unread: marks.reading(file),
+            holes: newest.as_ref().map_or_else(Vec::new, |newest| newest.holes_of(number)),
         };
         if valid_len > info.len {
-            log.damage(file, info.len, valid_len - info.len);
+            log.damage(file, info.len, valid_len - info.len, Unread::Fails);
         }
         let seen_before = log.seq_seen;
         log.fold(disk, &mut segment)?;
@@ -180,13 +229,13 @@ pub(super) fn recover<D: Disk>(disk: &mut D) -> Result<Recovered, OpenError> {
 }
 
 /// All segments in the order of the log, each with its first record where that is whole.
-pub(super) fn find<D: Disk>(disk: &D) -> Result<Vec<Found>, OpenError> {
+pub(super) fn find<D: Disk>(disk: &D, reading: impl Fn(u64) -> Unread) -> Result<Vec<Found>, Failure> {
     let files = disk.list().map_err(|e| OpenError::io("list the spool", e))?;
     let mut found = Vec::new();
     for info in files {
         let Some(file) = segment_number(&info.name) else { continue };
-        let mut walker = Walker::new(disk, file, 0, info.len, None);
-        let step = walker.step().map_err(|e| failed(&info.name, e))?;
+        let mut walker = Walker::new(disk, file, info.len, reading(file));
+        let step = walker.step().map_err(|error| Failure::Read(Refused { file, error }))?;
         let head = match step {
             Step::Record(record) => match understood(&info.name, record.header.kind())? {
                 Some(Some(Kind::Segment)) => understood(&info.name, SegmentHead::decode(&record.head))?,
@@ -203,10 +252,6 @@ pub(super) fn find<D: Disk>(disk: &D) -> Result<Vec<Found>, OpenError> {
     Ok(found)
 }
 
-fn failed(name: &str, error: io::Error) -> OpenError {
-    OpenError::io(format!("read {name}"), error)
-}
-
 /// Newer is an error of its own; damage is not.
 fn understood<T>(name: &str, decoded: Result<T, DecodeError>) -> Result<Option<T>, OpenError> {
     match decoded {
@@ -219,9 +264,9 @@ fn understood<T>(name: &str, decoded: Result<T, DecodeError>) -> Result<Option<T
 /// Where the valid part of a segment ends that nobody has passed a verdict on: at the first damage
 /// that is not known to have been durable. Damage that no torn write leaves, with a whole record behind
 /// it, is not the end: it costs what it hit.
-fn durable_end<D: Disk>(disk: &D, file: u64, len: u64) -> io::Result<End> {
+fn durable_end<D: Disk>(disk: &D, file: u64, len: u64, unread: Unread) -> io::Result<End> {
     let mut known = 0;
-    let mut walker = Walker::new(disk, file, 0, len, None);
+    let mut walker = Walker::new(disk, file, len, unread);
     loop {
         match walker.step()? {
             Step::Record(Record { header, .. }) => known = known.max(u64::from(header.durable_len)),
@@ -229,7 +274,7 @@ fn durable_end<D: Disk>(disk: &D, file: u64, len: u64) -> io::Result<End> {
             Step::End => break,
         }
     }
-    let mut walker = Walker::new(disk, file, 0, len, None);
+    let mut walker = Walker::new(disk, file, len, unread);
     let mut rotten = None;
     loop {
         let damaged = match walker.step()? {
@@ -237,7 +282,7 @@ fn durable_end<D: Disk>(disk: &D, file: u64, len: u64) -> io::Result<End> {
                 let offset = rotten.unwrap_or(walker.offset());
                 return Ok(End { offset, is_rotten: rotten.is_some() });
             }
-            Step::Record(record) => match bodies_intact(disk, file, &record)? {
+            Step::Record(record) => match bodies_intact(disk, file, &record, unread)? {
                 true => {
                     rotten = None;
                     continue;
@@ -249,7 +294,7 @@ fn durable_end<D: Disk>(disk: &D, file: u64, len: u64) -> io::Result<End> {
         if damaged < known {
             continue;
         }
-        if may_be_torn(disk, file, damaged, walker.offset(), len)? {
+        if may_be_torn(disk, file, damaged..walker.offset(), len, unread)? {
             return Ok(End { offset: rotten.unwrap_or(damaged), is_rotten: false });
         }
         rotten = rotten.or(Some(damaged));
@@ -258,9 +303,16 @@ fn durable_end<D: Disk>(disk: &D, file: u64, len: u64) -> io::Result<End> {
 
 /// Whether a crash may have left a damaged record like that: cut at the end of the file, or with a sector
 /// that never reached the disk and so reads as zeros. Bytes that are all there and wrong are bit rot.
-fn may_be_torn<D: Disk>(disk: &D, file: u64, from: u64, to: u64, len: u64) -> io::Result<bool> {
+fn may_be_torn<D: Disk>(
+    disk: &D,
+    file: u64,
+    damaged: Range<u64>,
+    len: u64,
+    unread: Unread,
+) -> io::Result<bool> {
+    let Range { start: from, end: to } = damaged;
     let name = segment_name(file);
-    let header = read(disk, &name, from, HEADER_BYTES as u64)?;
+    let header = read(disk, &name, from, HEADER_BYTES as u64, unread)?;
     let is_cut = match Header::decode(&header) {
         Some(header) => from + header.record_len() > len,
         None => header.len() < HEADER_BYTES,
@@ -271,7 +323,7 @@ fn may_be_torn<D: Disk>(disk: &D, file: u64, from: u64, to: u64, len: u64) -> io
     let mut at = from;
     while at < to {
         let end = (at + 1).next_multiple_of(SECTOR_BYTES).min(to);
-        let sector = read(disk, &name, at, end - at)?;
+        let sector = read(disk, &name, at, end - at, unread)?;
         if sector.iter().all(|byte| *byte == 0) {
             return Ok(true);
         }
@@ -280,13 +332,13 @@ fn may_be_torn<D: Disk>(disk: &D, file: u64, from: u64, to: u64, len: u64) -> io
     Ok(false)
 }
 
-fn bodies_intact<D: Disk>(disk: &D, number: u64, record: &Record) -> io::Result<bool> {
+fn bodies_intact<D: Disk>(disk: &D, number: u64, record: &Record, unread: Unread) -> io::Result<bool> {
     if record.header.kind() != Ok(Some(Kind::Entry)) {
         return Ok(true);
     }
     let Ok(entry) = Entry::decode(&record.head, record.header.body_len) else { return Ok(true) };
     for (offset, meta) in bodies(record.offset, &record.header, &entry) {
-        if read_body(disk, number, offset, meta)?.is_err() {
+        if read_body(disk, number, offset, meta, unread)?.is_err() {
             return Ok(false);
         }
     }
@@ -313,25 +365,36 @@ pub(super) fn read_body<D: Disk>(
     number: u64,
     offset: u64,
     meta: &BatchMeta,
+    unread: Unread,
 ) -> io::Result<Result<Vec<u8>, Vec<u8>>> {
-    let body = read(disk, &segment_name(number), offset, u64::from(meta.body_len))?;
+    let body = read(disk, &segment_name(number), offset, u64::from(meta.body_len), unread)?;
     let intact = body.len() as u64 == u64::from(meta.body_len) && is_intact(&body, meta.body_crc);
     Ok(if intact { Ok(body) } else { Err(body) })
 }
 
 impl Recovered {
     /// Replays one segment; the order of segments is the order of the log.
-    fn fold<D: Disk>(&mut self, disk: &D, segment: &mut Segment) -> Result<(), OpenError> {
-        let name = segment_name(segment.file);
-        let mut walker = Walker::new(disk, segment.file, 0, segment.valid_len, None);
+    fn fold<D: Disk>(&mut self, disk: &D, segment: &mut Segment) -> Result<(), Failure> {
+        let file = segment.file;
+        let name = segment_name(file);
+        let whole = segment.clone();
+        let mut walker = Walker::over(disk, &whole, 0);
+        let mut damaged = Vec::new();
         loop {
-            match walker.step().map_err(|e| failed(&name, e))? {
+            match walker.step().map_err(|error| Failure::Read(Refused { file, error }))? {
                 Step::Record(record) => self.apply(&name, &record, segment)?,
-                Step::Damaged { offset, bytes } => self.damage(segment.file, offset, bytes),
+                Step::Damaged { offset, bytes } => {
+                    self.damage(file, offset, bytes, segment.unread);
+                    damaged.push((offset, bytes));
+                }
                 Step::End => break,
             }
         }
         segment.nonce = walker.nonce();
+        if segment.unread == Unread::Zeros {
+            // Its batches are counted as lost, so it must stay so, whatever the device says another time.
+            segment.holes = damaged;
+        }
         Ok(())
     }
 
@@ -385,26 +448,27 @@ impl Recovered {
         self.image.change(entry.changes);
     }
 
-    fn damage(&mut self, segment: u64, offset: u64, bytes: u64) {
+    fn damage(&mut self, segment: u64, offset: u64, bytes: u64, unread: Unread) {
         self.damaged_bytes += bytes;
         if self.recovery.damaged.len() < DAMAGED_RANGES_MAX {
-            self.recovery.damaged.push(DamagedRange { segment, offset, bytes });
+            let unread = unread == Unread::Zeros;
+            self.recovery.damaged.push(DamagedRange { segment, offset, bytes, unread });
         }
     }
 
     /// Leaves out what stands behind the end. Rot is counted, with its bytes only: the lines in it count
     /// as never put in, and are read again, since the state went back too.
-    fn leave_tail(&mut self, file: u64, len: u64, end: &End) {
+    fn leave_tail(&mut self, file: u64, len: u64, end: &End, unread: Unread) {
         let bytes = len - end.offset;
         self.recovery.torn_tail_bytes += bytes;
         if end.is_rotten {
             self.recovery.rotten_tail_bytes += bytes;
-            self.damage(file, end.offset, bytes);
+            self.damage(file, end.offset, bytes, unread);
         }
     }
 
     /// Counts the batches that are still to be delivered; only now is it known which those are.
-    fn count_held<D: Disk>(&mut self, disk: &D, seen_before: &[u64]) -> Result<(), OpenError> {
+    fn count_held<D: Disk>(&mut self, disk: &D, seen_before: &[u64]) -> Result<(), Failure> {
         let settled = self.image.tally.settled;
         for (segment, seen_before) in self.segments.iter().zip(seen_before) {
             if segment.seq_last <= settled {
@@ -415,7 +479,7 @@ impl Recovered {
                 self.held.add(meta.sums());
                 Ok(())
             })
-            .map_err(|e| failed(&segment_name(segment.file), e))?;
+            .map_err(|error| Failure::Read(Refused { file: segment.file, error }))?;
         }
         Ok(())
     }
@@ -438,7 +502,7 @@ impl Recovered {
 
     /// What the last run wrote last may be in memory only: it is made durable before it is built upon.
     /// Where that fails, its batches are read now and written anew, never trusted where they are.
-    fn settle_suspects<D: Disk>(&mut self, disk: &mut D) -> Result<(), OpenError> {
+    fn settle_suspects<D: Disk>(&mut self, disk: &mut D) -> Result<(), Failure> {
         let settled = self.image.tally.settled;
         for segment in &mut self.segments {
             let name = segment_name(segment.file);
@@ -452,12 +516,12 @@ impl Recovered {
             let file = segment.file;
             let disk = &*disk;
             each_batch(disk, segment, settled, |offset, meta| {
-                if let Ok(body) = read_body(disk, file, offset, &meta)? {
+                if let Ok(body) = read_body(disk, file, offset, &meta, segment.unread)? {
                     salvage.push((meta, body));
                 }
                 Ok(())
             })
-            .map_err(|e| failed(&name, e))?;
+            .map_err(|error| Failure::Read(Refused { file, error }))?;
         }
         Ok(())
     }
@@ -471,7 +535,7 @@ fn each_batch<D: Disk>(
     mut visit: impl FnMut(u64, BatchMeta) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut last = after;
-    let mut walker = Walker::new(disk, segment.file, 0, segment.valid_len, segment.nonce);
+    let mut walker = Walker::over(disk, segment, 0);
     loop {
         match walker.step()? {
             Step::Record(record) if record.header.kind() == Ok(Some(Kind::Entry)) => {

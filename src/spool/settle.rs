@@ -3,16 +3,15 @@
 //! Owns: the order of delivery, which is the order of the numbers, and the count of every outcome.
 //! Must never: offer a batch that is not durable, or one whose bytes are not those that were appended.
 
-use std::io;
-
 use crate::clock::Now;
 use crate::mutant::{Mutant, is_on};
 use crate::record::{Loss, LossReason};
 
 use super::disk::Disk;
-use super::format::{BatchMeta, Entry, Kind};
+use super::format::{BatchMeta, Entry, Kind, Totals};
 use super::recover::{bodies, read_body};
 use super::space::{ENTRY_OVERHEAD_BYTES, Want, batch_record_bytes};
+use super::unread::{Refused, Unread};
 use super::walk::{Step, Walker};
 use super::words::Sums;
 use super::{BatchId, NewBatch, PendingBatch, SPLIT_PARTS_MAX, SettleError, Spool};
@@ -30,25 +29,36 @@ impl<D: Disk> Spool<D> {
     /// The oldest batch that is durable and not settled, with its body as it was appended. One that
     /// turns out damaged is counted as lost, kept in quarantine and passed over.
     ///
-    /// `None` also where it cannot be read just now, say for want of a file descriptor; the spool is degraded then.
+    /// `None` also where it cannot be read just now; the spool is degraded then. What the device refuses is asked
+    /// for again after growing waits, and counts as damaged after a minute of them; anything else, say the want of a
+    /// file descriptor, is waited for.
     pub fn oldest(&mut self) -> Option<PendingBatch> {
-        match self.read_oldest() {
-            Ok(batch) => {
-                self.unreadable = None;
-                batch
-            }
-            Err(error) => {
-                self.unreadable = Some(format!("the oldest batch cannot be read: {error}"));
-                None
+        // The second time around what was refused too often is read around.
+        while self.may_read() {
+            match self.read_oldest() {
+                Ok(batch) => {
+                    self.refusal = None;
+                    return batch;
+                }
+                Err(refused) => {
+                    let file = refused.file;
+                    let before = self.reading(file);
+                    self.note_refusal(refused);
+                    if self.reading(file) == before {
+                        return None;
+                    }
+                }
             }
         }
+        None
     }
 
-    fn read_oldest(&mut self) -> io::Result<Option<PendingBatch>> {
+    fn read_oldest(&mut self) -> Result<Option<PendingBatch>, Refused> {
         loop {
             self.seek()?;
             let Some(Front { file, body_offset, meta }) = self.front.clone() else { return Ok(None) };
-            match read_body(&self.disk, file, body_offset, &meta)? {
+            let body = read_body(&self.disk, file, body_offset, &meta, self.reading(file));
+            match body.map_err(|error| Refused { file, error })? {
                 Ok(body) => {
                     return Ok(Some(PendingBatch {
                         id: BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq },
@@ -73,12 +83,13 @@ impl<D: Disk> Spool<D> {
     pub fn ack(&mut self, seq: u64, now: Now) -> Result<(), SettleError> {
         let meta = self.front_at(seq)?;
         self.leave_front(&meta);
-        let delivered = &mut self.next.totals.delivered;
-        delivered.batches += 1;
-        delivered.records += u64::from(meta.records);
-        delivered.lines += if is_on(Mutant::ForgetsDelivered) { 0 } else { meta.lines };
-        delivered.bytes += u64::from(meta.body_len);
-        delivered.raw_bytes += u64::from(meta.raw_bytes);
+        self.judge(meta.seq, |Totals { delivered, .. }| {
+            delivered.batches += 1;
+            delivered.records += u64::from(meta.records);
+            delivered.lines += if is_on(Mutant::ForgetsDelivered) { 0 } else { meta.lines };
+            delivered.bytes += u64::from(meta.body_len);
+            delivered.raw_bytes += u64::from(meta.raw_bytes);
+        });
         self.queue_tally(true);
         self.commit_settled(now)
     }
@@ -90,7 +101,7 @@ impl<D: Disk> Spool<D> {
     pub fn lose(&mut self, seq: u64, reason: LossReason, now: Now) -> Result<(), SettleError> {
         let meta = self.front_at(seq)?;
         let front = self.front.clone().expect("checked just now");
-        let body = match read_body(&self.disk, front.file, front.body_offset, &meta) {
+        let body = match read_body(&self.disk, front.file, front.body_offset, &meta, Unread::Zeros) {
             Ok(Ok(body) | Err(body)) => body,
             Err(_) => Vec::new(),
         };
@@ -132,6 +143,7 @@ impl<D: Disk> Spool<D> {
         let id = |meta: &BatchMeta| BatchId { agent: self.agent, epoch: meta.epoch, seq: meta.seq };
         let ids = batches.iter().map(id).collect();
         self.push(batches, Vec::new(), body, bytes);
+        self.queue.last_mut().expect("one was pushed just now").splits = true;
         self.commit_settled(now)?;
         Ok(ids)
     }
@@ -155,11 +167,22 @@ impl<D: Disk> Spool<D> {
         self.front = None;
     }
 
+    /// Counts what became of all durable batches up to a number.
+    fn judge(&mut self, seq: u64, count: impl Fn(&mut Totals)) {
+        count(&mut self.next.totals);
+        // A split takes its batch away and puts others in its place, in one record: what comes after it cannot be
+        // said without it.
+        if !self.queue.iter().any(|queued| queued.splits) {
+            count(&mut self.judged.totals);
+            self.judged.settled = seq;
+        }
+    }
+
     fn drop_front(&mut self, meta: &BatchMeta, reason: LossReason, body: &[u8]) {
         self.keep_batch(meta, reason, body);
         self.leave_front(meta);
         let loss = Loss { lines: meta.lines, bytes: u64::from(meta.body_len) };
-        self.next.totals.drop_batches(reason, 1, loss);
+        self.judge(meta.seq, |totals| totals.drop_batches(reason, 1, loss));
         self.queue_tally(true);
     }
 
@@ -169,7 +192,7 @@ impl<D: Disk> Spool<D> {
     }
 
     /// Finds the oldest durable batch after the settled ones, from where the last one was.
-    fn seek(&mut self) -> io::Result<()> {
+    fn seek(&mut self) -> Result<(), Refused> {
         if self.front.is_some() || self.held.batches == 0 {
             return Ok(());
         }
@@ -181,9 +204,10 @@ impl<D: Disk> Spool<D> {
                 continue;
             }
             let from = if number == self.cursor.0 { self.cursor.1 } else { 0 };
-            let mut walker = Walker::new(&self.disk, segment.file, from, segment.valid_len, segment.nonce);
+            let mut walker = Walker::over(&self.disk, segment, from);
             loop {
-                let record = match walker.step()? {
+                let step = walker.step().map_err(|error| Refused { file: segment.file, error })?;
+                let record = match step {
                     Step::Record(record) => record,
                     Step::Damaged { .. } => continue,
                     Step::End => break,
@@ -209,9 +233,10 @@ impl<D: Disk> Spool<D> {
     /// they were written.
     fn miss_held(&mut self) {
         let Sums { batches, lines, .. } = std::mem::take(&mut self.held);
-        self.next.settled = self.durable.tally.seq;
+        let seq = self.durable.tally.seq;
+        self.next.settled = seq;
         let loss = Loss { lines, bytes: 0 };
-        self.next.totals.drop_batches(LossReason::Corrupted, batches, loss);
+        self.judge(seq, |totals| totals.drop_batches(LossReason::Corrupted, batches, loss));
         self.queue_tally(true);
     }
 }

@@ -5,12 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::{Disk, FileInfo};
 
 /// A page: the unit in which a power cut loses writes out of order.
 const PAGE_BYTES: usize = 512;
+/// Files take whole blocks of this size.
+const BLOCK_BYTES: u64 = 4096;
 
 #[derive(Clone, Debug, Default)]
 struct SimFile {
@@ -36,6 +39,13 @@ struct State {
     fail_at: BTreeSet<u64>,
     fail_all: bool,
     fail_syncs: bool,
+    /// Reads, counted, and those that the device refuses, by their number.
+    reads: u64,
+    refused_reads: Range<u64>,
+    /// Why no read works at all.
+    reads_fail: Option<rustix::io::Errno>,
+    /// Bytes that cannot be read: file and range.
+    spoiled: Option<(String, Range<u64>)>,
     sync_lies: bool,
     capacity: Option<u64>,
     free_bytes: Option<u64>,
@@ -118,6 +128,7 @@ impl SimDisk {
         let mut state = self.state();
         state.fail_at.clear();
         (state.fail_all, state.fail_syncs, state.capacity, state.die_at) = (false, false, None, None);
+        (state.refused_reads, state.spoiled) = (0..0, None);
     }
 
     /// Calls so far that change something.
@@ -146,6 +157,27 @@ impl SimDisk {
 
     pub(crate) fn fail_syncs(&self, fail: bool) {
         self.state().fail_syncs = fail;
+    }
+
+    /// Reads so far.
+    pub(crate) fn reads(&self) -> u64 {
+        self.state().reads
+    }
+
+    /// Has the device refuse so many reads, the first of them counted from the next one as 0.
+    pub(crate) fn refuse_reads(&self, reads: u64, count: u64) {
+        let mut state = self.state();
+        state.refused_reads = state.reads + reads..state.reads + reads + count;
+    }
+
+    /// Has every read fail, or none.
+    pub(crate) fn refuse_all_reads(&self, error: Option<rustix::io::Errno>) {
+        self.state().reads_fail = error;
+    }
+
+    /// Has the device refuse some bytes of a file, or none.
+    pub(crate) fn spoil(&self, bytes: Option<(&str, Range<u64>)>) {
+        self.state().spoiled = bytes.map(|(name, range)| (name.to_owned(), range));
     }
 
     /// A sync returns at once and does nothing: the negative control.
@@ -225,7 +257,7 @@ impl State {
 
 impl SimFile {
     fn allocated(&self) -> u64 {
-        (self.seen.len() as u64).next_multiple_of(4096).max(self.reserved)
+        (self.seen.len() as u64).next_multiple_of(BLOCK_BYTES).max(self.reserved)
     }
 }
 
@@ -275,8 +307,10 @@ impl Disk for SimDisk {
             return failed;
         }
         file.seen.extend_from_slice(bytes);
-        let excess = (used - before + file.allocated()).saturating_sub(capacity);
-        if excess > 0 {
+        // What is set aside is there, however full the disk is.
+        let grown = file.allocated() - before;
+        let excess = (used + grown).saturating_sub(capacity);
+        if grown > 0 && excess > 0 {
             let len = file.seen.len();
             file.seen.truncate((len - bytes.len()).max(len.saturating_sub(excess as usize)));
             return Err(rustix::io::Errno::NOSPC.into());
@@ -319,6 +353,17 @@ impl Disk for SimDisk {
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state();
         state.alive()?;
+        if let Some(error) = state.reads_fail {
+            return Err(error.into());
+        }
+        let number = state.reads;
+        state.reads += 1;
+        let end = offset + buffer.len() as u64;
+        let is_hit =
+            |(file, bytes): &(String, Range<u64>)| file == name && offset < bytes.end && bytes.start < end;
+        if state.refused_reads.contains(&number) || state.spoiled.as_ref().is_some_and(is_hit) {
+            return Err(device_error());
+        }
         let file = state.file(name)?;
         let from = (offset as usize).min(file.seen.len());
         let count = buffer.len().min(file.seen.len() - from);
@@ -346,10 +391,13 @@ impl Disk for SimDisk {
     fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()> {
         let mut state = self.state();
         state.call()?;
-        if state.used() + bytes > state.capacity.unwrap_or(u64::MAX) {
+        let (used, capacity) = (state.used(), state.capacity.unwrap_or(u64::MAX));
+        let file = state.file(name)?;
+        let grown = bytes.next_multiple_of(BLOCK_BYTES).saturating_sub(file.allocated());
+        if grown > 0 && used + grown > capacity {
             return Err(rustix::io::Errno::NOSPC.into());
         }
-        state.file(name)?.reserved = bytes;
+        file.reserved = file.reserved.max(bytes.next_multiple_of(BLOCK_BYTES));
         state.note_peak();
         Ok(())
     }

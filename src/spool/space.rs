@@ -6,7 +6,7 @@
 //! Three things must fit at any time, however full the spool is: the record that settles each held batch,
 //! two heads of segments (one for a failure, one for a restart), and, beside batches, a part of the cap
 //! for changes of the state, whose segments are recycled as soon as they have grown. Lines leave a further
-//! part to what cannot be read again.
+//! part to what cannot be read again. What must fit on a disk that is full is in `room.rs`.
 
 use crate::record::Stream;
 
@@ -25,6 +25,7 @@ const META_BYTES: u64 = 72;
 /// The heads of a segment besides the state and the list of older segments; more than they take.
 const HEAD_OVERHEAD_BYTES: u64 = 1024;
 const OLDER_BYTES: u64 = 16;
+const HOLE_BYTES: u64 = 24;
 /// A seal may begin a block of its own.
 const SEAL_BYTES: u64 = BLOCK_BYTES;
 /// Files take whole blocks of this size.
@@ -143,8 +144,13 @@ impl<D: Disk> Spool<D> {
         2 * blocks(self.head_bytes(state_bytes)) + SEAL_BYTES + held * ENTRY_OVERHEAD_BYTES
     }
 
+    /// The heads of a segment, and what is set aside behind them.
     fn head_bytes(&self, state_bytes: u64) -> u64 {
-        HEAD_OVERHEAD_BYTES + OLDER_BYTES * (self.segments.len() as u64 + 1) + state_bytes
+        HEAD_OVERHEAD_BYTES
+            + OLDER_BYTES * (self.segments.len() as u64 + 1)
+            + HOLE_BYTES * self.segments.iter().map(|segment| segment.holes.len() as u64).sum::<u64>()
+            + state_bytes
+            + self.verdict_bytes()
     }
 
     /// Bytes of all files once a queue of this size is written.
@@ -152,7 +158,7 @@ impl<D: Disk> Spool<D> {
         let used = self.used_bytes();
         match &self.current {
             Some(current) if !self.wants_roll(queue_bytes, with_batch) => {
-                let grown = blocks(current.segment.valid_len + queue_bytes);
+                let grown = blocks(current.segment.valid_len + queue_bytes + self.verdict_bytes());
                 used + grown.saturating_sub(current.segment.allocated)
             }
             _ => {

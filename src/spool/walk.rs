@@ -7,9 +7,13 @@ use std::io;
 
 use super::disk::Disk;
 use super::format::{ALIGN_BYTES, HEADER_BYTES, Header, MAGIC, is_intact};
+use super::recover::Segment;
+use super::unread::{Hole, Unread, is_device_error};
 
-/// A read that the device refuses is tried this often; then the bytes count as damaged.
-const READ_TRIES_MAX: usize = 3;
+/// A read that the device refuses is tried this often at once.
+const READS_AT_ONCE_MAX: usize = 3;
+/// Where bytes cannot be had, what surrounds them is read in pieces of this size.
+const READ_BLOCK_BYTES: u64 = 4096;
 /// No spool lives to make so many segments; a file of a higher number is not ours, and none is counted on from it.
 pub(super) const SEGMENT_NUMBER_MAX: u64 = 1 << 48;
 /// Bytes read at once while looking for the next record.
@@ -44,11 +48,20 @@ pub(super) struct Walker<'a, D> {
     limit: u64,
     /// The segment's nonce, once one valid record has told it.
     nonce: Option<u64>,
+    unread: Unread,
+    holes: &'a [Hole],
 }
 
 impl<'a, D: Disk> Walker<'a, D> {
-    pub(super) fn new(disk: &'a D, number: u64, from: u64, limit: u64, nonce: Option<u64>) -> Self {
-        Walker { disk, name: segment_name(number), offset: from, limit, nonce }
+    /// Walks the first bytes of a segment file of which nothing is known yet.
+    pub(super) fn new(disk: &'a D, file: u64, limit: u64, unread: Unread) -> Self {
+        Walker { disk, name: segment_name(file), offset: 0, limit, nonce: None, unread, holes: &[] }
+    }
+
+    /// Walks what counts of a segment, from an offset on.
+    pub(super) fn over(disk: &'a D, segment: &'a Segment, from: u64) -> Self {
+        let Segment { file, valid_len, nonce, unread, ref holes, .. } = *segment;
+        Walker { disk, name: segment_name(file), offset: from, limit: valid_len, nonce, unread, holes }
     }
 
     /// The nonce that the records have shown so far.
@@ -67,6 +80,10 @@ impl<'a, D: Disk> Walker<'a, D> {
         if offset >= self.limit {
             return Ok(Step::End);
         }
+        if let Some((_, bytes)) = self.holes.iter().find(|(at, _)| *at == offset) {
+            self.offset = offset.saturating_add(*bytes).min(self.limit);
+            return Ok(Step::Damaged { offset, bytes: self.offset - offset });
+        }
         let header = self.header_at(offset)?;
         let Some(header) = header.filter(|header| offset + header.record_len() <= self.limit) else {
             self.offset = self.next_header(offset + ALIGN_BYTES)?;
@@ -74,7 +91,7 @@ impl<'a, D: Disk> Walker<'a, D> {
         };
         self.nonce = Some(header.nonce);
         self.offset = offset + header.record_len();
-        let head = read(self.disk, &self.name, offset + HEADER_BYTES as u64, u64::from(header.head_len))?;
+        let head = self.read(offset + HEADER_BYTES as u64, u64::from(header.head_len))?;
         let intact = head.len() == to_usize(u64::from(header.head_len)) && is_intact(&head, header.head_crc);
         Ok(match intact {
             true => Step::Record(Record { offset, header, head }),
@@ -82,8 +99,12 @@ impl<'a, D: Disk> Walker<'a, D> {
         })
     }
 
+    fn read(&self, offset: u64, count: u64) -> io::Result<Vec<u8>> {
+        read(self.disk, &self.name, offset, count, self.unread)
+    }
+
     fn header_at(&self, offset: u64) -> io::Result<Option<Header>> {
-        let bytes = read(self.disk, &self.name, offset, HEADER_BYTES as u64)?;
+        let bytes = self.read(offset, HEADER_BYTES as u64)?;
         Ok(Header::decode(&bytes).filter(|header| self.is_ours(header)))
     }
 
@@ -91,13 +112,15 @@ impl<'a, D: Disk> Walker<'a, D> {
         self.nonce.is_none_or(|nonce| nonce == header.nonce)
     }
 
-    /// The offset of the first valid header at or after `from`, or the limit. A length that stands
-    /// under a wrong checksum is never trusted, so every aligned place is tried.
+    /// The offset of the first valid header at or after `from`, or of a hole, or the limit. A length that
+    /// stands under a wrong checksum is never trusted, so every aligned place is tried.
     fn next_header(&self, from: u64) -> io::Result<u64> {
+        let holes = self.holes.iter().map(|(at, _)| *at);
+        let limit = holes.filter(|at| *at >= from).min().map_or(self.limit, |hole| hole.min(self.limit));
         let mut at = from;
-        while at + HEADER_BYTES as u64 <= self.limit {
-            let wanted = SCAN_CHUNK_BYTES.min(self.limit - at);
-            let chunk = read(self.disk, &self.name, at, wanted)?;
+        while at + HEADER_BYTES as u64 <= limit {
+            let wanted = SCAN_CHUNK_BYTES.min(limit - at);
+            let chunk = self.read(at, wanted)?;
             if chunk.len() < HEADER_BYTES {
                 at += wanted.next_multiple_of(ALIGN_BYTES);
                 continue;
@@ -111,30 +134,56 @@ impl<'a, D: Disk> Walker<'a, D> {
             }
             at += places as u64 * ALIGN_BYTES;
         }
-        Ok(self.limit)
+        Ok(limit)
     }
 }
 
-/// Reads up to `count` bytes; fewer where the file ends, or the device or the file is gone.
-pub(super) fn read(disk: &impl Disk, name: &str, offset: u64, count: u64) -> io::Result<Vec<u8>> {
+/// Reads up to `count` bytes; fewer where the file ends or is gone.
+pub(super) fn read(
+    disk: &impl Disk,
+    name: &str,
+    offset: u64,
+    count: u64,
+    unread: Unread,
+) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; to_usize(count)];
-    for _ in 0..READ_TRIES_MAX {
-        match disk.read_at(name, offset, &mut buffer) {
-            Ok(done) => {
-                buffer.truncate(done);
-                return Ok(buffer);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            Err(error) if is_device_error(&error) => {}
-            Err(error) => return Err(error),
+    let done = match read_into(disk, name, offset, &mut buffer) {
+        Err(error) if unread == Unread::Zeros && is_device_error(&error) => {
+            read_around(disk, name, offset, &mut buffer)?
+        }
+        done => done?,
+    };
+    buffer.truncate(done);
+    Ok(buffer)
+}
+
+fn read_into(disk: &impl Disk, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut reads = 1;
+    loop {
+        match disk.read_at(name, offset, buffer) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if is_device_error(&error) && reads < READS_AT_ONCE_MAX => reads += 1,
+            done => return done,
         }
     }
-    Ok(Vec::new())
 }
 
-/// EIO: the bytes themselves cannot be had. Anything else says nothing about them.
-fn is_device_error(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+/// Reads block by block, with zeros in the place of those that the device refuses.
+fn read_around(disk: &impl Disk, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let at = offset + done as u64;
+        let end = to_usize((at + 1).next_multiple_of(READ_BLOCK_BYTES) - offset).min(buffer.len());
+        let block = &mut buffer[done..end];
+        match read_into(disk, name, at, block) {
+            Ok(count) if count < block.len() => return Ok(done + count),
+            Ok(_) => {}
+            Err(error) if is_device_error(&error) => block.fill(0),
+            Err(error) => return Err(error),
+        }
+        done = end;
+    }
+    Ok(done)
 }
 
 /// The file name of a segment.

@@ -20,7 +20,7 @@ pub struct AgentId(
 
 impl fmt::Display for AgentId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(out, "{byte:02x}"))
+        write!(out, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
@@ -296,6 +296,8 @@ pub struct DamagedRange {
     pub offset: u64,
     /// How many.
     pub bytes: u64,
+    /// They stand in a segment that the device refused to too many starts, and not wrong bytes but none.
+    pub unread: bool,
 }
 
 /// What a start found on the disk, for one line of the log.

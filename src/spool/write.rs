@@ -12,7 +12,9 @@ use crate::mutant::{Mutant, is_on};
 use super::disk::Disk;
 use super::format::{Kind, Prelude, SegmentHead, Stamp, encode_checkpoint, encode_record};
 use super::recover::{Segment, Tally};
+use super::room::record_bytes;
 use super::space::blocks;
+use super::unread::{self, Unread};
 use super::walk::segment_name;
 use super::words::{Sums, Trouble};
 use super::{Degraded, Spool};
@@ -31,6 +33,15 @@ pub(super) struct Writing {
     pub(super) head_len: u64,
     /// Whether a successor was asked for.
     reserve_tried: bool,
+    /// Bytes from its start that are set aside for it, so that no full disk refuses them.
+    pub(super) room: u64,
+}
+
+/// Why the queue is not durable.
+enum WriteError {
+    /// The disk is full, which was found out before anything was written: the segment at hand still serves.
+    NoRoom(io::Error),
+    Failed(io::Error),
 }
 
 impl<D: Disk> Spool<D> {
@@ -40,6 +51,7 @@ impl<D: Disk> Spool<D> {
     /// [`Degraded`]: nothing of it is durable, all of it stays in memory. The next commit or
     /// [`Spool::retry`] that is due writes it to a new segment.
     pub fn commit(&mut self, now: Now) -> Result<(), Degraded> {
+        self.seen = self.seen.max(now.monotonic);
         match &self.trouble {
             Some(trouble) if now.monotonic < trouble.next_retry => {
                 return Err(Degraded { reason: trouble.reason.clone() });
@@ -48,19 +60,22 @@ impl<D: Disk> Spool<D> {
             _ => {}
         }
         let mut failure = None;
-        for _ in 0..WRITE_ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < WRITE_ATTEMPTS {
             match self.write(now) {
                 Ok(()) => return self.written(),
-                Err(error) => failure = Some(error),
+                Err(WriteError::NoRoom(error)) => {
+                    failure = Some(error);
+                    if !self.make_room(now) {
+                        break;
+                    }
+                }
+                Err(WriteError::Failed(error)) => {
+                    failure = Some(error);
+                    self.poison();
+                    attempts += 1;
+                }
             }
-            self.poison();
-        }
-        if failure.as_ref().is_some_and(is_full) && self.drop_settled_unwritten() {
-            match self.write(now) {
-                Ok(()) => return self.written(),
-                Err(error) => failure = Some(error),
-            }
-            self.poison();
         }
         let longest_ms =
             if failure.as_ref().is_some_and(is_full) { FULL_BACKOFF_MS_MAX } else { BACKOFF_MS_MAX };
@@ -70,6 +85,7 @@ impl<D: Disk> Spool<D> {
 
     fn written(&mut self) -> Result<(), Degraded> {
         self.trouble = None;
+        self.remove_marks();
         self.remove_salvaged();
         self.remove_settled();
         self.set_reserve();
@@ -78,21 +94,28 @@ impl<D: Disk> Spool<D> {
     }
 
     /// Writes the queue and syncs it.
-    fn write(&mut self, now: Now) -> io::Result<()> {
+    fn write(&mut self, now: Now) -> Result<(), WriteError> {
         if self.current.is_none() {
-            self.open_segment(now)?;
+            self.open_segment(now).map_err(WriteError::Failed)?;
         } else if self.should_roll() {
             // Where no new segment can be had, the one at hand still serves.
             let _ = self.open_segment(now);
         }
-        let current = self.current.as_mut().expect("opened above");
+        let heads: Vec<Vec<u8>> = self.queue.iter().map(|queued| queued.entry.encode()).collect();
+        let sizes = heads.iter().zip(&self.queue).map(|(head, queued)| record_bytes(head, &queued.body));
+        self.set_room_aside(sizes.sum()).map_err(WriteError::NoRoom)?;
+        self.write_queue(&heads).map_err(WriteError::Failed)
+    }
+
+    fn write_queue(&mut self, heads: &[Vec<u8>]) -> io::Result<()> {
+        let current = self.current.as_mut().expect("there is one to write to");
         let name = segment_name(current.segment.file);
         let durable_len = current.segment.valid_len;
         let mut len = durable_len;
-        for queued in &self.queue {
+        for (queued, head) in self.queue.iter().zip(heads) {
             let nonce = current.segment.nonce.expect("a segment of this run has its nonce");
             let stamp = Stamp { nonce, seq: queued.seq, lines: queued.lines, durable_len };
-            let record = encode_record(Kind::Entry, stamp, &queued.entry.encode(), &queued.body);
+            let record = encode_record(Kind::Entry, stamp, head, &queued.body);
             self.disk.append(&name, &record)?;
             len += record.len() as u64;
         }
@@ -127,11 +150,12 @@ impl<D: Disk> Spool<D> {
         }
         self.queue_bytes = 0;
         self.queued = Sums::default();
+        self.judged = self.durable.tally.clone();
     }
 
     /// Makes the next segment, durable with its name, and turns to it. The one at hand is left as it is
     /// if this fails.
-    fn open_segment(&mut self, now: Now) -> io::Result<()> {
+    pub(super) fn open_segment(&mut self, now: Now) -> io::Result<()> {
         let (number, reserved) = match self.reserve.take() {
             Some((number, bytes)) => (number, bytes),
             None => {
@@ -144,6 +168,17 @@ impl<D: Disk> Spool<D> {
         let nonce = nonce_of(self.nonce_seed, number);
         let head = self.encode_head(number, nonce, now);
         let name = segment_name(number);
+        let room = match self.room_for_head(number, head.len() as u64, reserved) {
+            Ok(room) => room,
+            Err(error) if reserved > 0 => {
+                self.reserve = Some((number, reserved));
+                return Err(error);
+            }
+            Err(error) => {
+                let _ = self.disk.unlink(&name);
+                return Err(error);
+            }
+        };
         let written =
             self.disk.append(&name, &head).and_then(|()| self.disk.sync(&name)).and_then(|()| {
                 if is_on(Mutant::ForgetsDirectorySync) { Ok(()) } else { self.disk.sync_dir() }
@@ -162,12 +197,14 @@ impl<D: Disk> Spool<D> {
             number,
             file: number,
             valid_len: head_len,
-            allocated: blocks(head_len).max(reserved),
+            allocated: blocks(head_len).max(room),
             nonce: Some(nonce),
             seq_last: 0,
             salvaged: false,
+            unread: Unread::Fails,
+            holes: Vec::new(),
         };
-        self.current = Some(Writing { segment, head_len, reserve_tried: false });
+        self.current = Some(Writing { segment, head_len, reserve_tried: false, room });
         Ok(())
     }
 
@@ -177,6 +214,7 @@ impl<D: Disk> Spool<D> {
         let stamp = Stamp { nonce, seq: tally.seq, lines: tally.lines, durable_len: 0 };
         let current = self.current.as_ref().map(|current| &current.segment);
         let older = self.segments.iter().chain(current).map(|s| (s.number, s.valid_len)).collect();
+        let holes = unread::holes(self.segments.iter());
         let prelude = Prelude {
             agent: self.agent,
             epoch: self.epoch,
@@ -184,7 +222,7 @@ impl<D: Disk> Spool<D> {
             totals: tally.totals.clone(),
         };
         let checkpoint = encode_checkpoint(&prelude, &self.durable.state);
-        let head = SegmentHead { number, created_ms: now.wall, prelude, older };
+        let head = SegmentHead { number, created_ms: now.wall, prelude, older, holes };
         let mut bytes = encode_record(Kind::Segment, stamp, &head.encode(), &[]);
         bytes.extend(encode_record(Kind::Checkpoint, stamp, &checkpoint, &[]));
         bytes
@@ -213,7 +251,7 @@ impl<D: Disk> Spool<D> {
     /// still be read back from the system's cache, so it is cut off; the next segment's list says the same.
     /// Known limit: where the cut fails too, no new segment can be had, and the process dies before the
     /// disk works again, the next start takes those bytes for written.
-    fn poison(&mut self) {
+    pub(super) fn poison(&mut self) {
         let Some(mut current) = self.current.take() else { return };
         let Segment { file, valid_len, .. } = current.segment;
         current.segment.allocated = match self.disk.truncate(&segment_name(file), valid_len) {
@@ -231,7 +269,7 @@ impl<D: Disk> Spool<D> {
         let files = self.disk.list().unwrap_or_default();
         let len = files.iter().find(|file| file.name == name).map(|file| file.len);
         segment.valid_len = len.unwrap_or(segment.valid_len);
-        self.current = Some(Writing { segment, head_len: 0, reserve_tried: true });
+        self.current = Some(Writing { segment, head_len: 0, reserve_tried: true, room: 0 });
     }
 
     fn degrade(&mut self, now: Now, reason: String, backoff_ms_max: u64) -> Degraded {
@@ -253,7 +291,7 @@ impl<D: Disk> Spool<D> {
 
     /// Removes what is wholly settled, and durably so. A crash may bring such a file back; its
     /// batches stay settled, and it is removed again.
-    fn remove_settled(&mut self) {
+    pub(super) fn remove_settled(&mut self) {
         let Tally { settled, seq, .. } = self.durable.tally;
         let settled = if is_on(Mutant::UnlinksBeforeAnswer) { seq } else { settled };
         if self.remove_segments(|segment| segment.seq_last <= settled) {
@@ -274,16 +312,6 @@ impl<D: Disk> Spool<D> {
             }
         });
         self.segments.len() < before
-    }
-
-    /// The way out where a full disk takes not even the record that a batch was delivered: segments that
-    /// are settled in memory only make room for it. The newest one stays, since it has the state. A
-    /// crash before the record is written counts these batches as damaged, though they were delivered.
-    fn drop_settled_unwritten(&mut self) -> bool {
-        let settled = self.next.settled;
-        let newest = self.segments.iter().map(|segment| segment.number).max();
-        let unneeded = |s: &Segment| s.seq_last <= settled && !s.salvaged && Some(s.number) != newest;
-        self.remove_segments(unneeded)
     }
 
     /// Sets the space of the next segment aside, where the file system can: then a disk that fills up
@@ -311,7 +339,8 @@ impl<D: Disk> Spool<D> {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether the disk has no room left, for this user at least.
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

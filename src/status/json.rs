@@ -92,7 +92,7 @@ mod tests {
         let name = "é".repeat(STRING_BYTES_MAX);
         let now = Instant::now();
         let snapshot = Snapshot {
-            web: json!({"vhosts": vec![json!({"name": name}); ENTRIES_MAX + 7]}),
+            web: json!({"vhosts": vec![json!({"name": name}); ENTRIES_MAX + 7]}).into(),
             files: vec![FileStatus::default(); ENTRIES_MAX + 1],
             problems: vec!["clock: stepped".to_owned()],
             ..Snapshot::default()

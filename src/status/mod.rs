@@ -18,5 +18,5 @@ pub use guard::admits;
 pub use health::{DELIVERY_BAD_STATES, FILE_UNREADABLE, SPOOL_BAD_STATES};
 pub use server::{CONNECTIONS_MAX, Options, serve};
 pub use snapshot::{
-    AgentStatus, FileStatus, Ledger, LedgerLines, LossStatus, Snapshot, SourceStatus, SpoolStatus,
+    AgentStatus, FileStatus, Ledger, LedgerLines, LossStatus, Rendered, Snapshot, SourceStatus, SpoolStatus,
 };

@@ -2,7 +2,11 @@
 //!
 //! Owns the shape of the answer and the ledger's sum. Must never read a clock, a file or the network.
 
-use serde::Serialize;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
+
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::record::{Loss, LossReason};
@@ -13,7 +17,10 @@ pub struct Snapshot {
     /// Who answers.
     pub agent: AgentStatus,
     /// Rates, totals and latency of the web server, as the windows render them.
-    pub web: Value,
+    pub web: Rendered,
+    /// Requests and unparsed lines that `web.totals` counts, together.
+    #[serde(skip)]
+    pub counted_lines: u64,
     /// The latest host sample, by metric name.
     pub host: Map<String, Value>,
     /// The same sample as Prometheus text with its `HELP` and `TYPE` lines; it goes to `/metrics` as it stands.
@@ -32,6 +39,52 @@ pub struct Snapshot {
     pub delivery: Value,
     /// What is wrong beyond what the other parts show; each one makes `/healthz` bad.
     pub problems: Vec<String>,
+}
+
+/// A part of the answer that becomes JSON when somebody reads it first: a snapshot is taken at every tick, and few are
+/// asked for.
+#[derive(Clone)]
+pub struct Rendered(Arc<LazyLock<Value, Render>>);
+
+type Render = Box<dyn FnOnce() -> Value + Send>;
+
+impl Rendered {
+    /// What `render` says, which is called once at most.
+    pub fn later(render: impl FnOnce() -> Value + Send + 'static) -> Rendered {
+        Rendered(Arc::new(LazyLock::new(Box::new(render))))
+    }
+}
+
+impl Deref for Rendered {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.0
+    }
+}
+
+impl From<Value> for Rendered {
+    fn from(value: Value) -> Rendered {
+        Rendered::later(|| value)
+    }
+}
+
+impl Default for Rendered {
+    fn default() -> Rendered {
+        Value::Null.into()
+    }
+}
+
+impl fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl Serialize for Rendered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
 }
 
 /// Who answers.

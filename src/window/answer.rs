@@ -1,5 +1,7 @@
 //! How the windows answer the status port: from their parts to the `web` object.
 
+use std::sync::Arc;
+
 use super::Windows;
 use super::counts::Counts;
 use super::recent::{SLOT_S, slot_of};
@@ -24,6 +26,11 @@ const HISTORY_STEPS: i64 = 60;
 impl Windows {
     /// The `web` object of `/status`.
     pub fn view(&self) -> WebView {
+        self.view_unsorted().sorted()
+    }
+
+    /// The same, with vhosts and routes in no order: the numbers of this moment, to be sorted when they are shown.
+    pub fn view_unsorted(&self) -> WebView {
         WebView {
             as_of: self.watermark.second.map(|second| second * 1000),
             lateness_s: self.watermark.lateness_ms() as f64 / 1000.0,
@@ -128,7 +135,7 @@ impl Windows {
         let (start, end, _) = slots.unwrap_or_default();
         let rows = self.vhosts.rows(start, end).into_iter();
         rows.map(|(name, tally, cell)| VhostView {
-            name: name.to_string(),
+            name: Arc::clone(name),
             requests: tally.requests,
             qps: qps(&cell, slots),
             error_rate: ratio(cell.errors, cell.requests),
@@ -141,7 +148,7 @@ impl Windows {
         let (start, end, _) = slots.unwrap_or_default();
         let rows = self.routes.rows(start, end).into_iter();
         rows.map(|(name, tally, cell)| RouteView {
-            name: name.to_string(),
+            name: Arc::clone(name),
             requests: tally.requests,
             qps: qps(&cell, slots),
             error_rate: ratio(cell.errors, cell.requests),

@@ -1,11 +1,14 @@
 //! What the status port tells of the windows: the `web` object of `/status`, as plain data.
 //! Its names are a contract; it is never read back.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::counts::StatusCounts;
+use super::names::OTHER;
 use super::ring::WindowSum;
 use crate::record::EpochMs;
 
@@ -146,7 +149,8 @@ pub struct LatencyView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VhostView {
     /// Lower case, without port; `-` where the log tells none.
-    pub name: String,
+    #[serde(serialize_with = "as_text")]
+    pub name: Arc<str>,
     /// Since the first start, or since it took its row.
     pub requests: u64,
     /// Over the last minute of whole ten-second slots; null where unknown.
@@ -159,7 +163,8 @@ pub struct VhostView {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RouteView {
     /// As the source of lines names it.
-    pub name: String,
+    #[serde(serialize_with = "as_text")]
+    pub name: Arc<str>,
     /// Since the first start, or since it took its row.
     pub requests: u64,
     /// Over the last minute of whole ten-second slots; null where unknown.
@@ -179,6 +184,20 @@ pub struct RouteLatencyView {
     pub max: f64,
     /// Requests with a request time.
     pub count: u64,
+}
+
+impl WebView {
+    /// Puts the busiest vhosts and routes first, and `_other` last.
+    pub fn sorted(mut self) -> WebView {
+        self.vhosts.sort_by(|a, b| busiest_first((&a.name, a.requests), (&b.name, b.requests)));
+        self.routes.sort_by(|a, b| busiest_first((&a.name, a.requests), (&b.name, b.requests)));
+        self
+    }
+}
+
+fn busiest_first(a: (&str, u64), b: (&str, u64)) -> Ordering {
+    let is_other = |name: &str| name == OTHER;
+    is_other(a.0).cmp(&is_other(b.0)).then(b.1.cmp(&a.1)).then_with(|| a.0.cmp(b.0))
 }
 
 impl WindowView {
@@ -216,6 +235,10 @@ impl WindowView {
 /// `part / whole`, or nothing of nothing.
 pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+fn as_text<S: Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name)
 }
 
 fn is_zero(count: &u64) -> bool {

@@ -104,6 +104,11 @@ impl Destination {
         self.outage_until = Duration::ZERO;
     }
 
+    /// Batches that it took or refused for good, each once.
+    pub(super) fn batches_seen(&self) -> usize {
+        self.received.len() + self.refused.len() + self.too_large.len()
+    }
+
     /// When something is due, if anything is under way.
     pub(super) fn due(&self) -> Option<Duration> {
         self.delivery.as_ref().map(|delivery| delivery.due)

@@ -1,8 +1,10 @@
 //! The independent judge. It knows what was written to the logs, what the destination took, and what the agent says
 //! of itself at every tick; it knows nothing of how the agent works.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::record::LossReason;
@@ -34,10 +36,8 @@ fn ensure(check: &'static str, holds: bool, detail: impl FnOnce() -> String) -> 
 pub(super) struct Excuses {
     /// Ends of lives after which the batch under way may be sent once more.
     pub(super) ends: u64,
-    /// Batches that were taken while the disk refused, so that nobody could note it.
+    /// Batches that were taken while the disk refused, or as it began to, so that nobody could note it.
     pub(super) unnoted: u64,
-    /// A disk was full when a life ended: batches may be counted as damaged that were delivered.
-    pub(super) disk_was_full: bool,
 }
 
 /// Lines, by number.
@@ -66,35 +66,44 @@ pub(super) fn check_tick(snapshot: &Snapshot, server: &Server, destination_lines
     })?;
     let spool = &snapshot.spool;
     ensure("cap", spool.bytes <= spool.bytes_max, || format!("{} of {}", spool.bytes, spool.bytes_max))?;
+    let counted = snapshot.counted_lines;
+    ensure("counts", counted == lines.read, || format!("{counted} lines counted, {} read", lines.read))
+}
+
+/// The answer to who asks counts as many lines as the balance. Not at every tick: most of a run would go into JSON.
+fn check_answer(snapshot: &Snapshot) -> Checked {
     let totals = &snapshot.web["totals"];
     let counted = number(totals, "requests") + number(totals, "unparsed");
-    ensure("counts", counted == lines.read, || format!("{counted} lines counted, {} read", lines.read))
+    ensure("answer", counted == snapshot.counted_lines, || format!("{counted} lines in {totals}"))
 }
 
 /// A new life knows what the last one had said was shipped.
 pub(super) fn check_start(snapshot: &Snapshot, shipped_before: u64) -> Checked {
+    check_answer(snapshot)?;
     let shipped = snapshot.ledger.lines.shipped;
     ensure("forgotten", shipped >= shipped_before, || {
         format!("{shipped} lines shipped after the start, {shipped_before} before it")
     })
 }
 
-/// Whether every line that may be asked for has arrived or was refused, so that the end can be judged.
-pub(super) fn is_drained(snapshot: &Snapshot, server: &Server, destination: &Destination) -> bool {
-    snapshot.ledger.lines.held == 0 && snapshot.spool.batches == 0 && missing(server, destination).is_empty()
+/// Whether nothing waits by what the agent says. The end can be judged where nothing is [`missing`] either.
+pub(super) fn is_idle(snapshot: &Snapshot) -> bool {
+    snapshot.ledger.lines.held == 0 && snapshot.spool.batches == 0
 }
 
-/// The lines that may be asked for and have not come.
+/// The lines that may be asked for and have not come, by their numbers alone: whether the others came as they were
+/// written [`check_end`] says.
 pub(super) fn missing(server: &Server, destination: &Destination) -> Vec<usize> {
-    let known = |batches: &BTreeMap<String, Received>| match contents(batches.iter(), server, false) {
-        Ok(contents) => contents.lines,
-        Err(_) => Numbers::new(),
-    };
-    let mut settled = known(&destination.received);
-    settled.extend(known(&destination.refused));
-    settled.extend(known(&destination.too_large));
-    let required = server.lines().iter().enumerate().filter(|(_, line)| is_required(line));
-    required.map(|(number, _)| number).filter(|number| !settled.contains(number)).collect()
+    let mut came = vec![false; server.lines().len()];
+    let Destination { received, refused, too_large, .. } = destination;
+    let batches = received.values().chain(refused.values()).chain(too_large.values());
+    for record in batches.filter(|batch| batch.is_lines).flat_map(|batch| batch.text.lines()) {
+        if let Some(came) = number_in(record).and_then(|number| came.get_mut(number)) {
+            *came = true;
+        }
+    }
+    let required = server.lines().iter().zip(came).enumerate();
+    required.filter(|(_, (line, came))| is_required(line) && !came).map(|(number, _)| number).collect()
 }
 
 fn is_required(line: &Line) -> bool {
@@ -108,6 +117,7 @@ pub(super) fn check_end(
     destination: &Destination,
     excuses: Excuses,
 ) -> Checked {
+    check_answer(snapshot)?;
     check_repeats(destination, excuses)?;
     let taken = contents(destination.received.iter(), server, true)?;
     let not_taken = |batches: &BTreeMap<String, Received>| -> Result<Contents, Broken> {
@@ -136,7 +146,7 @@ pub(super) fn check_end(
     ensure("read at the end", ledger.lines.read == all, || {
         format!("{:?}, but {all} lines came or were refused", ledger.lines)
     })?;
-    check_losses(ledger, &taken, &refused, &too_large, excuses)?;
+    check_losses(ledger, &taken, &refused, &too_large)?;
     check_summaries(snapshot, server, &taken, [&refused, &too_large], gone)
 }
 
@@ -151,17 +161,11 @@ fn check_repeats(destination: &Destination, excuses: Excuses) -> Checked {
     ensure("repeats", repeats <= excused, || format!("{repeats} repeats, {excused} excused"))
 }
 
-fn check_losses(
-    ledger: &Ledger,
-    taken: &Contents,
-    refused: &Contents,
-    too_large: &Contents,
-    excuses: Excuses,
-) -> Checked {
+fn check_losses(ledger: &Ledger, taken: &Contents, refused: &Contents, too_large: &Contents) -> Checked {
+    // No bit of this disk turns over: not when it is full, and not when it does not read for a while.
     let damaged = lost(ledger, LossReason::Corrupted);
-    ensure("damage", damaged == 0 || excuses.disk_was_full, || format!("{:?}", ledger.lost))?;
-    let shipped = ledger.lines.shipped + damaged;
-    ensure("shipped at the end", shipped == taken.lines.len() as u64, || {
+    ensure("damage", damaged == 0, || format!("{:?}", ledger.lost))?;
+    ensure("shipped at the end", ledger.lines.shipped == taken.lines.len() as u64, || {
         format!("{:?}, but {} lines came", ledger.lines, taken.lines.len())
     })?;
     for (reason, expected) in [
@@ -238,25 +242,45 @@ fn contents<'a>(
     Ok(contents)
 }
 
+/// The number that every line has between two tildes.
+fn number_in(record: &str) -> Option<usize> {
+    record.split('~').nth(1)?.parse().ok()
+}
+
 /// Which line a record is, if it is one, word for word.
 fn line_number(record: &str, server: &Server) -> Result<usize, Broken> {
     let strange = || Broken { check: "line", detail: format!("no line that was written: {record}") };
-    let number = record.split('~').nth(1).and_then(|number| number.parse().ok());
-    let number: usize = number.ok_or_else(strange)?;
+    let number = number_in(record).ok_or_else(strange)?;
     let line = server.lines().get(number).ok_or_else(strange)?;
-    let quoted = line.text.replace('"', "\\\"");
     let rest = record.split_once("\"log\":\"").map(|(_, rest)| rest).ok_or_else(strange)?;
-    let marks = rest.strip_prefix(quoted.as_str()).ok_or_else(strange)?;
+    let marks = strip_quoted(rest, &line.text).ok_or_else(strange)?;
     let expected = if line.abandoned { marks == "\",\"partial\":true}" } else { marks == "\"}" };
     if expected { Ok(number) } else { Err(strange()) }
+}
+
+/// What follows a text as JSON has it.
+fn strip_quoted<'a>(record: &'a str, text: &str) -> Option<&'a str> {
+    let mut pieces = text.split('"');
+    let rest = record.strip_prefix(pieces.next()?)?;
+    pieces.try_fold(rest, |rest, piece| rest.strip_prefix("\\\"")?.strip_prefix(piece))
+}
+
+/// What counts of a summary; the rest of it must be JSON, and is passed over.
+#[derive(Deserialize)]
+struct SummaryRecord<'a> {
+    #[serde(borrow)]
+    vhost: Option<Cow<'a, str>>,
+    requests: Option<u64>,
+    unparsed: Option<u64>,
 }
 
 /// Requests and unparsed lines of all hosts together; those of one host count for nothing.
 fn summary(record: &str) -> Result<(u64, u64), Broken> {
     let unread = |error| Broken { check: "summary", detail: format!("{error}: {record}") };
-    let record: Value = serde_json::from_str(record).map_err(unread)?;
-    let is_all = record["vhost"] == "_all";
-    Ok(if is_all { (number(&record, "requests"), number(&record, "unparsed")) } else { (0, 0) })
+    let record: SummaryRecord<'_> = serde_json::from_str(record).map_err(unread)?;
+    let is_all = record.vhost.as_deref() == Some("_all");
+    let number = |number: Option<u64>| number.filter(|_| is_all).unwrap_or(0);
+    Ok((number(record.requests), number(record.unparsed)))
 }
 
 fn number(value: &Value, name: &str) -> u64 {

@@ -22,6 +22,8 @@ const SETTLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 const GRACE: Duration = Duration::from_secs(31);
 /// Disk calls until an agent dies that was told to.
 const DIE_IN_MAX: u64 = 12;
+/// Reads that the device refuses in a row: far fewer than a start and a running agent put up with.
+const REFUSED_READS_MAX: u64 = 9;
 /// The clock may be set by this much.
 const JUMP_MS_MAX: i64 = 180_000;
 
@@ -163,6 +165,11 @@ impl Run {
             self.trace.note("a disk call will fail", &[calls]);
             disk.fail_in(calls);
         }
+        if swarm.disk_errors && random.u8(0..6) == 0 {
+            let (reads, count) = (random.u64(0..20), random.u64(1..=REFUSED_READS_MAX));
+            self.trace.note("the device will refuse reads", &[reads, count]);
+            disk.refuse_reads(reads, count);
+        }
         if swarm.sync_failures && random.u8(0..8) == 0 {
             let fails = random.bool();
             self.trace.note("syncs fail", &[u64::from(fails)]);
@@ -268,10 +275,12 @@ impl Run {
             let World { server, files, .. } = &mut *world;
             server.note_known(named, files);
         }
-        self.degraded = snapshot.spool.state == "degraded";
+        let was_degraded = std::mem::replace(&mut self.degraded, snapshot.spool.state == "degraded");
+        // The answer that came as the disk began to refuse is in memory only, though its batch was taken before.
+        self.excuses.unnoted += u64::from(self.degraded && !was_degraded);
         oracle::check_tick(&snapshot, &world.server, self.destination.lines_taken)?;
         world.reads_spared = false;
-        if std::mem::take(&mut self.first_tick) && !self.excuses.disk_was_full {
+        if std::mem::take(&mut self.first_tick) {
             oracle::check_start(&snapshot, self.shipped_before)?;
         }
         if !self.degraded {
@@ -306,7 +315,6 @@ impl Run {
         let seed = self.random.u64(..);
         self.destination.agent_ended(seed);
         self.setup.files.world().server.agent_ended();
-        self.excuses.disk_was_full |= self.swarm.disk_bytes.is_some();
     }
 
     /// A stop in good order, or a reload: as the agent's own, but for the network.
@@ -360,6 +368,7 @@ impl Run {
         self.destination.heal();
         self.setup.files.world().settle_server();
         let begun = self.setup.files.world().clock.passed();
+        let mut looked_at = None;
         for step in 0..SETTLE_STEPS_MAX {
             let now = self.setup.files.world().clock.passed();
             let due = self.destination.due().map(|due| due.saturating_sub(now));
@@ -378,9 +387,13 @@ impl Run {
             self.deliver();
             let snapshot = self.life.as_ref().and_then(Life::snapshot);
             let world = self.setup.files.world();
-            if self.destination.due().is_none()
-                && snapshot
-                    .is_some_and(|snapshot| oracle::is_drained(&snapshot, &world.server, &self.destination))
+            // What is missing still is until another batch comes, or a life ends and excuses it.
+            let look = (self.destination.batches_seen(), self.excuses.ends);
+            let is_idle =
+                self.destination.due().is_none() && snapshot.is_some_and(|last| oracle::is_idle(&last));
+            if is_idle
+                && looked_at.replace(look) != Some(look)
+                && oracle::missing(&world.server, &self.destination).is_empty()
             {
                 return Ok(());
             }

@@ -124,7 +124,8 @@ mod tests {
             web: serde_json::json!({
                 "windows": {"10s": {"qps": 1.5, "error_rate": 0.25}, "1m": {"qps": null}},
                 "totals": {"requests": 9, "unparsed": 1, "redacted": 3}
-            }),
+            })
+            .into(),
             delivery: serde_json::json!({"state": "retrying", "next_try_in_s": 4.5}),
             ..Snapshot::default()
         };

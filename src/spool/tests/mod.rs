@@ -21,9 +21,11 @@ mod cap;
 mod damage;
 mod directory;
 mod faults;
+mod full;
 mod golden;
 mod model;
 mod rot;
+mod unread;
 
 const FRESH: Fresh = Fresh { agent: AgentId([7; 16]), nonce: 0x5EED };
 

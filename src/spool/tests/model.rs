@@ -40,6 +40,8 @@ enum Op {
         after: u8,
     },
     FailSyncs(bool),
+    /// Nobody gets a byte more of the disk.
+    Full(bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -54,6 +56,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<u64>().prop_map(|seed| Op::Crash { seed }),
         1 => (0..8u8).prop_map(|after| Op::Fail { after }),
         1 => any::<bool>().prop_map(Op::FailSyncs),
+        1 => any::<bool>().prop_map(Op::Full),
     ]
 }
 
@@ -169,16 +172,25 @@ impl Run {
             }
             // One fault at a time: see `Spool::poison` for the two that together go too far.
             Op::Fail { after } => {
-                self.disk.fail_none();
-                self.disk.fail_syncs(false);
+                self.mend();
                 self.disk.fail_in(u64::from(after));
             }
             Op::FailSyncs(fail) => {
-                self.disk.fail_none();
+                self.mend();
                 self.disk.fail_syncs(fail);
+            }
+            Op::Full(full) => {
+                self.mend();
+                self.disk.set_capacity(full.then_some(0));
             }
         }
         self.check_live()
+    }
+
+    fn mend(&self) {
+        self.disk.fail_none();
+        self.disk.fail_syncs(false);
+        self.disk.set_capacity(None);
     }
 
     fn settle(
@@ -224,21 +236,37 @@ impl Run {
         self.spool = None;
         self.spool = Some(open(&self.disk));
         let found = pending(&self.disk);
+        let counts = (self.durable..=self.facts.len()).rev();
+        let pasts: Vec<Vec<Fact>> = counts.flat_map(|count| self.pasts(count)).collect();
         let spool = self.spool.as_mut().unwrap();
         let status = spool.status();
-        let matches = |count: &usize| {
-            let world = fold(&self.facts[..*count]);
+        let matches = |facts: &Vec<Fact>| {
+            let world = fold(facts);
             let same = world.pending.len() == found.len()
                 && world.pending.iter().zip(&found).all(|(a, b)| a.0 == b.0 && a.1.body == b.1);
             same && world.state == *spool.state()
                 && (status.delivered.lines, status.dropped_lines) == (world.delivered, world.dropped)
         };
-        let kept = (self.durable..=self.facts.len()).rev().find(matches);
+        let kept = pasts.into_iter().find(matches);
         check!(kept.is_some(), "{status:?} after {found:?}, durable {} of {:?}", self.durable, self.facts);
         check!(status.batches == found.len() as u64, "{status:?}, but {} pending", found.len());
-        self.facts.truncate(kept.unwrap());
+        self.facts = kept.unwrap();
         self.durable = self.facts.len();
         Ok(())
+    }
+
+    /// What may be durable besides so many facts: on a full disk verdicts overtake what waits for room, but a split.
+    fn pasts(&self, count: usize) -> Vec<Vec<Fact>> {
+        let mut pasts = vec![self.facts[..count].to_vec()];
+        let pending = fold(&pasts[0]).pending.len();
+        for fact in self.facts[count..].iter().take_while(|fact| !matches!(fact, Fact::Split(_))) {
+            if matches!(fact, Fact::Ack | Fact::Lose) && pasts.len() <= pending {
+                let mut past = pasts.last().unwrap().clone();
+                past.push(fact.clone());
+                pasts.push(past);
+            }
+        }
+        pasts
     }
 
     fn check_live(&mut self) -> Result<(), String> {
@@ -267,7 +295,7 @@ fn run(disk: SimDisk, ops: &[Op]) -> Result<(), String> {
     for op in ops {
         run.step(op)?;
     }
-    run.disk.fail_syncs(false);
+    run.mend();
     run.step(&Op::Crash { seed: 1 })?;
     check!(run.disk.peak_bytes() <= 1 << 20, "took {} bytes", run.disk.peak_bytes());
     Ok(())

@@ -13,6 +13,7 @@ use crate::record::{Loss, LossReason};
 
 use super::super::format::{Entry, Kind, decode_checkpoint};
 use super::super::quarantine::QUARANTINE_DIVISOR;
+use super::super::unread::Unread;
 use super::super::walk::{Step, Walker, segment_name, segment_number};
 use super::*;
 
@@ -80,7 +81,7 @@ fn records(files: &Files) -> Vec<Rec> {
     let mut records = Vec::new();
     for (file, (name, content)) in files.iter().enumerate() {
         let number = segment_number(name).unwrap();
-        let mut walker = Walker::new(&disk, number, 0, content.len() as u64, None);
+        let mut walker = Walker::new(&disk, number, content.len() as u64, Unread::Fails);
         loop {
             let record = match walker.step().unwrap() {
                 Step::Record(record) => record,

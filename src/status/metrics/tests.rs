@@ -84,7 +84,8 @@ fn full_snapshot() -> Snapshot {
             "totals": {"requests": 900, "unparsed": 2, "late": 1, "skewed": 0, "status": {"2xx": 850, "5xx": 50}, "bytes_sent": 12345},
             "latency_s": {"p50": 0.01, "p90": 0.05, "p95": 0.1, "p99": 0.9, "max": 2.5},
             "vhosts": [{"name": "a\\\"b\nc", "qps": 1.5, "error_rate": 0.0}, {"name": "a\\\"b\nc", "qps": 2.5}],
-        }),
+        })
+        .into(),
         host_prometheus: "# HELP node_load1 Load\n# TYPE node_load1 gauge\nnode_load1 0.5".into(),
         sources: vec![SourceStatus {
             name: "cpu".into(),

@@ -250,8 +250,8 @@ fn thousands_of_host_names_leave_the_sums_exact() {
     assert!((rate - 100.0).abs() < 1e-6, "{rate}");
     assert_eq!(view.routes.iter().map(|row| row.requests).sum::<u64>(), 12_000);
     assert_eq!((view.vhosts.len(), view.routes.len()), (VHOSTS_MAX + 1, ROUTES_MAX + 1));
-    assert_eq!(view.vhosts[0].name, "steady.example");
-    assert!(view.vhosts.iter().any(|row| row.name == "real3.example" && row.requests > 600));
+    assert_eq!(*view.vhosts[0].name, *"steady.example");
+    assert!(view.vhosts.iter().any(|row| *row.name == *"real3.example" && row.requests > 600));
     shipped.take(&windows.close_summaries(true));
     assert_eq!(shipped.all, 12_000);
     shipped.check_parts();
