@@ -77,7 +77,8 @@ impl Follower {
             for (path, rotated) in younger.found {
                 match self.unread_from(&gap, &path, rotated.file()) {
                     Ok(Unread::From(offset)) => {
-                        self.take_between(&gap, rotated.into_opened(), offset, younger.is_blind, now);
+                        let opened = rotated.into_opened();
+                        comes_back |= !self.take_between(&gap, opened, offset, younger.is_blind, now);
                     }
                     Ok(Unread::Later) | Err(_) => comes_back = true,
                     Ok(Unread::Nothing) => {}
@@ -90,10 +91,10 @@ impl Follower {
     }
 
     /// Reads a file that came between; its name belongs to another already, of which it may be a copy where that
-    /// `is_blind`.
-    fn take_between(&mut self, gap: &Gap, opened: Opened, offset: u64, is_blind: bool, now: Instant) {
+    /// `is_blind`. Tells whether it can be read.
+    fn take_between(&mut self, gap: &Gap, opened: Opened, offset: u64, is_blind: bool, now: Instant) -> bool {
         let (name, pattern) = (&gap.elder.name, &gap.position.pattern);
-        let Some(id) = self.track(None, name, pattern, opened, offset, now) else { return };
+        let Ok(id) = self.track(None, name, pattern, opened, offset, now) else { return false };
         self.settle(id);
         if offset > 0 {
             // This place is durable no sooner than what was read elsewhere.
@@ -107,6 +108,7 @@ impl Follower {
         if let Some(born) = self.born.get_mut(&id) {
             born.is_stand_in = is_blind;
         }
+        true
     }
 
     /// From where a file that came between is to be read. An error says nothing of it.

@@ -157,8 +157,12 @@ impl Follower {
         if self.is_open(anew.opened.identity) {
             return; // by another of its names
         }
-        let live = self.track(None, &anew.path, &anew.pattern, anew.opened, 0, now);
-        let Some(file) = live.and_then(|live| self.files.get_mut(&live)) else { return };
+        let live = match self.track(None, &anew.path, &anew.pattern, anew.opened, 0, now) {
+            Ok(live) => live,
+            // Nothing else may lead to it by the next scan.
+            Err(opened) => return self.anew.push(Anew { opened, ..anew }),
+        };
+        let Some(file) = self.files.get_mut(&live) else { return };
         file.first_path = anew.first_path;
         file.links = file.links.max(anew.links);
         file.found_in = self.scans.saturating_sub(1);
@@ -209,7 +213,7 @@ impl Follower {
     /// Goes on with a file of the last run that a pattern names.
     fn resume(&mut self, id: u64, saved: Saved, path: &Path, pattern: &str, opened: Opened, now: Instant) {
         let position = saved.position.clone();
-        if self.track(Some(id), path, pattern, opened, position.offset, now).is_none() {
+        if self.track(Some(id), path, pattern, opened, position.offset, now).is_err() {
             self.saved.insert(id, saved);
             return;
         }
@@ -279,7 +283,7 @@ impl Follower {
         let Some(opened) = self.renew(opened) else { return };
         let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
         let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
-        let Some(id) = self.track(None, path, pattern, opened, offset, now) else { return };
+        let Ok(id) = self.track(None, path, pattern, opened, offset, now) else { return };
         if self.starts.remove(path).is_some() {
             self.start_changes.push((Start::key(path), None));
         }
@@ -359,7 +363,8 @@ impl Follower {
         }
     }
 
-    /// Takes charge of an open file: of a known position, or as a new one. Gives its number.
+    /// Takes charge of an open file: of a known position, or as a new one. Gives its number, or the file where it cannot
+    /// be read now, which is said.
     pub(super) fn track(
         &mut self,
         known: Option<u64>,
@@ -368,14 +373,14 @@ impl Follower {
         opened: Opened,
         offset: u64,
         now: Instant,
-    ) -> Option<u64> {
+    ) -> Result<u64, Opened> {
         let id = known.unwrap_or(self.next_id);
-        let mut file = match Tracked::new(id, path.to_owned(), pattern.to_owned(), opened.file, offset, now) {
+        let mut file = match Tracked::new(id, path.to_owned(), pattern.to_owned(), opened, offset, now) {
             Ok(file) => file,
-            Err(error) => {
+            Err((opened, error)) => {
                 let message = error.to_string();
                 self.block(path, Blocked { state: "unreadable", message, unlisted: false });
-                return None;
+                return Err(opened);
             }
         };
         self.next_id = self.next_id.max(id + 1);
@@ -392,7 +397,7 @@ impl Follower {
             self.settle(id);
         }
         self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed: known.is_some() });
-        Some(id)
+        Ok(id)
     }
 }
 

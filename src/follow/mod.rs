@@ -183,7 +183,7 @@ pub struct Follower {
     born: BTreeMap<u64, Position>,
     /// Where files may have come and gone since the last look.
     gaps: Vec<Gap>,
-    /// Files that were found rewritten in this scan.
+    /// Files that were found rewritten in this scan, or before it and could not be read.
     anew: Vec<Anew>,
     /// The directories of files that have lost their names.
     stirs: BTreeMap<PathBuf, Stir>,
@@ -274,7 +274,8 @@ impl Follower {
         let found = self.expand();
         let mut listings = Listings::new(&self.host);
         self.note_names(&found, now);
-        self.anew = self.find_rewritten(&found, now);
+        let rewritten = self.find_rewritten(&found, now);
+        self.anew.extend(rewritten);
         let other_bytes = self.resume_found(&found, now);
         self.anew.extend(other_bytes);
         // What is older gets the lower number, and is read first.

@@ -121,9 +121,12 @@ impl Follower {
             let Some(mut saved) = self.saved.remove(&id) else { continue };
             let mut search = self.search(&mut saved, listings, &mut work, now);
             if let Search::Rewritten(path, opened) = search {
-                self.take_rewritten(&saved.position, &path, opened, now);
-                saved.rewritten_since = Some(now);
-                search = self.search(&mut saved, listings, &mut work, now);
+                let is_taken = self.take_rewritten(&saved.position, &path, opened, now);
+                search = Search::Wait;
+                if is_taken {
+                    saved.rewritten_since = Some(now);
+                    search = self.search(&mut saved, listings, &mut work, now);
+                }
             }
             match search {
                 Search::Found(path, opened) => self.go_on(id, saved, path, opened, now),
@@ -139,13 +142,14 @@ impl Follower {
         }
     }
 
-    /// Takes up what a truncated file of the last run holds now, under this path.
-    fn take_rewritten(&mut self, position: &Position, path: &Path, opened: Opened, now: Instant) {
+    /// Takes up what a truncated file of the last run holds now, under this path, if it can be read.
+    fn take_rewritten(&mut self, position: &Position, path: &Path, opened: Opened, now: Instant) -> bool {
         let name = &position.path;
-        let live = self.track(None, name, &position.pattern, opened, 0, now);
-        if let Some(file) = live.and_then(|live| self.files.get_mut(&live)).filter(|_| path != name) {
+        let Ok(live) = self.track(None, name, &position.pattern, opened, 0, now) else { return false };
+        if let Some(file) = self.files.get_mut(&live).filter(|_| path != name) {
             file.unnamed(open::identity_of(&*self.host, name), now);
         }
+        true
     }
 
     fn search(&self, saved: &mut Saved, listings: &mut Listings, work: &mut u64, now: Instant) -> Search {
@@ -430,7 +434,7 @@ impl Follower {
         let identity = opened.identity;
         let name = position.path.clone();
         let pattern = self.pattern_of(&position).unwrap_or_else(|| position.pattern.clone());
-        if self.track(Some(id), &name, &pattern, opened, position.offset, now).is_none() {
+        if self.track(Some(id), &name, &pattern, opened, position.offset, now).is_err() {
             self.saved.insert(id, saved);
             return;
         }

@@ -12,7 +12,7 @@ use memchr::memrchr;
 use super::cursor::Cursor;
 use super::files::{LogFile, Stat};
 use super::identity::{Head, Identity, Tail, first_line, read_full_at};
-use super::open::is_gzip;
+use super::open::{Opened, is_gzip};
 use super::position::{Ahead as AheadPosition, Known, Position};
 
 use crate::mutant::{Mutant, is_on};
@@ -157,16 +157,25 @@ pub struct Tracked {
 }
 
 impl Tracked {
-    /// Takes charge of an open file from `offset` on, which must be the start of a line.
-    pub fn new(
+    /// Takes charge of an open file from `offset` on, which must be the start of a line. One that cannot be read now is
+    /// given back with the error.
+    pub(super) fn new(
         id: u64,
         path: PathBuf,
         pattern: String,
-        file: Box<dyn LogFile>,
+        opened: Opened,
         offset: u64,
         now: Instant,
-    ) -> io::Result<Tracked> {
-        let stat = file.stat()?;
+    ) -> Result<Tracked, (Opened, io::Error)> {
+        let Opened { identity, file } = opened;
+        let known = (|| {
+            let tail = Tail::read(&*file, offset)?;
+            Ok((file.stat()?, Head::read(&*file)?, tail, first_line(&*file)?.unwrap_or(0)))
+        })();
+        let (stat, head, tail, first_line) = match known {
+            Ok(known) => known,
+            Err(error) => return Err((Opened { identity, file }, error)),
+        };
         Ok(Tracked {
             id,
             first_path: path.clone(),
@@ -177,11 +186,11 @@ impl Tracked {
             origin: Origin::Settled,
             found_in: 0,
             is_stand_in: false,
-            first_line: first_line(&*file)?.unwrap_or(0),
+            first_line,
             sizes: [offset; 2],
             nuls_told: 0,
-            head: Head::read(&*file)?,
-            cursor: Cursor::new(offset, Tail::read(&*file, offset)?),
+            head,
+            cursor: Cursor::new(offset, tail),
             ahead: None,
             file,
             size: stat.size,

@@ -22,6 +22,8 @@ pub(super) struct Context<'a> {
     pub(super) files: &'a mut FileSystem,
     pub(super) trace: &'a Trace,
     pub(super) random: &'a mut fastrand::Rng,
+    /// The agent is at work: what it has open now it may only look at.
+    pub(super) in_tick: bool,
 }
 
 /// A line, by its number.
@@ -292,7 +294,7 @@ impl Server {
             Rotation::Truncate => return self.truncate(at, context),
             Rotation::Unlink => {
                 // The server holds it open once; whoever else does is the agent.
-                let is_open = context.files.handles(serial) > 1;
+                let is_open = !context.in_tick && context.files.handles(serial) > 1;
                 context.files.unlink(&name, context.clock.wall_ms());
                 self.incarnation(serial).unlinked = true;
                 if !is_open {

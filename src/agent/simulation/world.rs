@@ -49,7 +49,7 @@ impl World {
             Some(0) => {
                 self.act_in = None;
                 self.trace.note("in the middle of a tick", &[]);
-                self.serve();
+                self.act(true);
             }
             Some(left) => self.act_in = Some(left - 1),
             None => {}
@@ -70,20 +70,24 @@ impl World {
 
     /// The server does one thing.
     pub(super) fn serve(&mut self) {
+        self.act(false);
+    }
+
+    fn act(&mut self, in_tick: bool) {
         let World { clock, files, server, trace, random, .. } = self;
-        server.act(&mut Context { clock, files, trace, random });
+        server.act(&mut Context { clock, files, trace, random, in_tick });
     }
 
     /// The server does what is due: new files after a rotation, the last words of old writers.
     pub(super) fn serve_due(&mut self) {
         let World { clock, files, server, trace, random, .. } = self;
-        server.act_due(&mut Context { clock, files, trace, random });
+        server.act_due(&mut Context { clock, files, trace, random, in_tick: false });
     }
 
     /// The server finishes its lines, follows its rotations, and writes no more.
     pub(super) fn settle_server(&mut self) {
         let World { clock, files, server, trace, random, .. } = self;
-        server.settle(&mut Context { clock, files, trace, random });
+        server.settle(&mut Context { clock, files, trace, random, in_tick: false });
         (self.read_errors, self.short_reads, self.act_in) = (false, false, None);
     }
 }
