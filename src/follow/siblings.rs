@@ -195,12 +195,13 @@ pub(super) fn younger(
         .iter()
         .find(|path| is_rotated_path(path, &elder.name))
         .cloned();
-    // What is counted before a file that was known earlier was there when that was found.
-    let is_counted_before_known = |sibling: &Sibling| {
+    // What is counted, or dated, before a file that was known earlier was there when that was found.
+    let is_named_before_known = |sibling: &Sibling| {
         let is_earlier = |identity: Identity| number_of(identity).is_some_and(|number| number < id);
         let mut known = siblings.iter().filter(|other| is_earlier(other.stat.identity));
         known.any(|known| {
-            matches!(by_name(&sibling.path, &known.path, &elder.name), Some(ByName::Count(Ordering::Less)))
+            let by_name = by_name(&sibling.path, &known.path, &elder.name);
+            matches!(by_name, Some(ByName::Count(Ordering::Less) | ByName::Date(Ordering::Less)))
         })
     };
     let live = files.open(&elder.name);
@@ -210,7 +211,7 @@ pub(super) fn younger(
     for (index, sibling) in siblings.iter().enumerate().rev() {
         if number_of(sibling.stat.identity).is_some()
             || !is_younger(sibling, elder, elder_path.as_deref())
-            || (elder.is_live && is_counted_before_known(sibling))
+            || (elder.is_live && is_named_before_known(sibling))
         {
             continue;
         }
