@@ -113,7 +113,7 @@ impl Follower {
 
     /// From where a file that came between is to be read. An error says nothing of it.
     fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> io::Result<Unread> {
-        let name = &gap.elder.name;
+        let name = siblings::base_of(&gap.elder.name);
         for anew in &self.anew {
             if is_alike(&*anew.opened.file, file)? {
                 return Ok(Unread::Later);

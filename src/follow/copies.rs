@@ -278,6 +278,12 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
     // All of the new one is asked for: how long a compressed one is shows only where it is read.
     let compared = if takes_its_place { shared } else { size };
     if is_rotation || !same_bytes(file.file(), known.file(), compared)? {
+        // A writer that still holds the replaced one may have gone on there, and others in its copy.
+        let read = known.offset();
+        let goes_on = takes_its_place && !is_rotation && read > 0 && read <= size;
+        if goes_on && same_bytes(file.file(), known.file(), read)? && known.is_intact()? {
+            return Ok(Kinship::Successor(read));
+        }
         return Ok(unless_rewritten(known, Kinship::Stranger));
     }
     if !takes_its_place {

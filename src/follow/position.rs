@@ -15,7 +15,7 @@ const STAND_IN: u64 = 2;
 /// First byte of an encoded position; a reader refuses others.
 const POSITION_VERSION: u8 = 3;
 
-/// An encoded position without the hash of the first line.
+/// An encoded position without the hash of the first line and the number of names.
 const POSITION_VERSION_2: u8 = 2;
 
 /// One without [`Known`], too, and without the time for which it was parked.
@@ -131,6 +131,8 @@ pub struct Position {
     pub(super) known: Known,
     /// Hash of the first line: copies that are shorter than the head are known by it. 0 where it is not known.
     pub(super) first_line: u64,
+    /// Its names when it was last seen under its own; 0 where that is not known.
+    pub(super) links: u64,
     /// For how many seconds of this agent's life no pattern has named it.
     pub(super) parked_s: u64,
     /// It was read to its end and closed, and nothing has had its name since.
@@ -172,6 +174,7 @@ impl Position {
             pattern,
             known,
             first_line: 0,
+            links: 0,
             parked_s: 0,
             is_closed: false,
             is_stand_in: false,
@@ -179,10 +182,10 @@ impl Position {
     }
 
     /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s,
-    /// flags, first_line: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
+    /// flags, first_line, links: u64 LE | head_length u16 LE | path_length u32 LE | path | pattern` (the rest).
     pub fn encode(&self) -> Vec<u8> {
         let path = self.path.as_os_str().as_bytes();
-        let mut out = Vec::with_capacity(104 + path.len() + self.pattern.len());
+        let mut out = Vec::with_capacity(112 + path.len() + self.pattern.len());
         out.push(POSITION_VERSION);
         for number in [
             self.identity.device,
@@ -197,6 +200,7 @@ impl Position {
             self.parked_s,
             if self.is_closed { CLOSED } else { 0 } | if self.is_stand_in { STAND_IN } else { 0 },
             self.first_line,
+            self.links,
         ] {
             out.extend_from_slice(&number.to_le_bytes());
         }
@@ -224,7 +228,7 @@ impl Position {
         let mut later = || since(POSITION_VERSION_2);
         let known = Known { size: later()?, modified: (later()?.cast_signed(), later()?.cast_signed()) };
         let (parked_s, flags) = (later()?, later()?);
-        let first_line = since(POSITION_VERSION)?;
+        let (first_line, links) = (since(POSITION_VERSION)?, since(POSITION_VERSION)?);
         let (head_length, rest) = rest.split_first_chunk::<2>()?;
         let (path_length, rest) = rest.split_first_chunk::<4>()?;
         let (path, pattern) = rest.split_at_checked(u32::from_le_bytes(*path_length) as usize)?;
@@ -237,6 +241,7 @@ impl Position {
             pattern: String::from_utf8(pattern.to_vec()).ok()?,
             known,
             first_line,
+            links,
             parked_s,
             is_closed: flags & CLOSED != 0,
             is_stand_in: flags & STAND_IN != 0,
@@ -259,15 +264,16 @@ mod tests {
             pattern: "/var/log/*.log".into(),
             known: Known { size: 8, modified: (-9, 10) },
             first_line: 12,
+            links: 13,
             parked_s: 11,
             is_closed: true,
             is_stand_in: true,
         };
         let bytes = position.encode();
-        let second = [&[POSITION_VERSION_2], &bytes[1..89], &bytes[97..]].concat();
-        let before = Position { first_line: 0, ..position.clone() };
+        let second = [&[POSITION_VERSION_2], &bytes[1..89], &bytes[105..]].concat();
+        let before = Position { first_line: 0, links: 0, ..position.clone() };
         assert_eq!(Position::decode(&second), Some(before.clone()));
-        let first = [&[POSITION_VERSION_1], &bytes[1..49], &bytes[97..]].concat();
+        let first = [&[POSITION_VERSION_1], &bytes[1..49], &bytes[105..]].concat();
         let known = Known::default();
         assert_eq!(
             Position::decode(&first),

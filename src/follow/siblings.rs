@@ -347,6 +347,22 @@ fn by_suffix(left: &OsStr, right: &OsStr) -> Ordering {
     b.cmp(&a).then_with(|| right.cmp(left))
 }
 
+/// The name of the log of which rotation made this one, as far as counts, dates and the ending of gzip tell.
+pub(super) fn base_of(path: &Path) -> &Path {
+    let bytes = path.as_os_str().as_bytes();
+    let digits = bytes.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = bytes.strip_suffix(b".gz").or(match &bytes[..bytes.len() - digits] {
+        [rest @ .., b'.' | b'-'] if digits > 0 => Some(rest),
+        _ => None,
+    });
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.ends_with(b"/") => {
+            base_of(Path::new(OsStr::from_bytes(rest)))
+        }
+        _ => path,
+    }
+}
+
 /// Whether a path is what rotation makes of another.
 pub(super) fn is_rotated_path(path: &Path, base: &Path) -> bool {
     is_rotated_name(path.as_os_str().as_bytes(), base.as_os_str().as_bytes())
@@ -355,4 +371,19 @@ pub(super) fn is_rotated_path(path: &Path, base: &Path) -> bool {
 /// Whether a name is what rotation makes of a base name: `access.log.1`, `access.log-20261123`.
 fn is_rotated_name(name: &[u8], base: &[u8]) -> bool {
     matches!(name.strip_prefix(base), Some([b'.' | b'-', _, ..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases_are_found_behind_counts_dates_and_gzip() {
+        for name in ["a.log", "a.log.1", "a.log.12.gz", "a.log-20261123", "a.log-20261123.1.gz"] {
+            assert_eq!(base_of(&Path::new("/logs").join(name)), Path::new("/logs/a.log"), "{name}");
+        }
+        for name in ["/logs/7", "/logs/a.log.bak", ".gz", "a-b.log"] {
+            assert_eq!(base_of(Path::new(name)), Path::new(name));
+        }
+    }
 }

@@ -213,6 +213,7 @@ impl Tracked {
             pattern: self.pattern.clone(),
             known: Known { size: self.size, modified: self.modified },
             first_line: self.first_line,
+            links: self.links,
             parked_s: 0,
             is_closed: false,
             is_stand_in: self.is_stand_in,

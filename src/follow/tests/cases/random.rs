@@ -177,11 +177,11 @@ impl World {
             Action::UnlinkOldest => self.unlink_oldest(),
             Action::ReplaceByCopy if exists && !self.has_begun() => self.replace_by_copy("a.log"),
             Action::Backup if exists => self.copy("a.log", "a.log.bak"),
-            // An error is that of a file, and not that of one of its names.
-            Action::HardLink if exists && !self.path("a.log.link").exists() && self.refused().is_empty() => {
+            Action::HardLink if self.can_link("a.log", "a.log.link") => {
                 std::fs::hard_link(self.path("a.log"), self.path("a.log.link")).expect("a link");
                 // Between two looks a link that stays and a name that goes look like a rename.
                 self.poll();
+                self.commit();
             }
             Action::SameInode if exists => drop(self.recreate_on_same_inode("a.log")),
             Action::Poll => self.poll(),
@@ -217,6 +217,12 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Whether there is a log to link, and an agent that can see it.
+    fn can_link(&self, name: &str, link: &str) -> bool {
+        let is_seen = self.follower.is_some() && self.refused().is_empty();
+        is_seen && self.path(name).exists() && !self.path(link).exists()
     }
 
     /// Makes room for `a.log.1`, as logrotate does.
