@@ -183,15 +183,25 @@ impl Follower {
         if self.ahead_keys.remove(&id) {
             self.closed_changes.push((position::Ahead::key(id), None));
         }
-        let of_name: Vec<u64> = self.closed_of(&position.path).map(|(id, _)| id).collect();
+        // While an older one is searched, or looked behind, what is younger must not look new.
+        let oldest = self.oldest_undecided(&position.path);
+        let of_name = self.closed_of(&position.path).map(|(id, _)| id);
+        let surplus: Vec<u64> = of_name.skip(CLOSED_MAX - 1).filter(|id| *id < oldest).collect();
         self.closed.insert(id, position);
-        let surplus = of_name.get(CLOSED_MAX - 1..).unwrap_or_default();
         let oldest = (self.closed.len() > CLOSED_FILES_MAX).then(|| self.closed.keys().next().copied());
-        for id in surplus.iter().copied().chain(oldest.flatten()) {
+        for id in surplus.into_iter().chain(oldest.flatten()) {
             if self.closed.remove(&id).is_some() {
                 self.removed.push(id);
             }
         }
+    }
+
+    /// The lowest number of the files of a name that are open, searched or looked behind.
+    fn oldest_undecided(&self, name: &Path) -> u64 {
+        let open = self.files.iter().filter(|(_, file)| is_of(&file.first_path, name)).map(|(id, _)| *id);
+        let searched = self.saved.iter().filter(|(_, saved)| is_of(&saved.position.path, name));
+        let gaps = self.gaps.iter().filter(|gap| is_of(&gap.elder.name, name)).map(|gap| gap.id);
+        open.chain(searched.map(|(id, _)| *id)).chain(gaps).min().unwrap_or(u64::MAX)
     }
 
     /// The remembered files of a name, and of what rotation made of it, with their numbers, the last one first.

@@ -211,7 +211,7 @@ pub(super) fn younger(
     for (index, sibling) in siblings.iter().enumerate().rev() {
         if number_of(sibling.stat.identity).is_some()
             || !is_younger(sibling, elder, elder_path.as_deref())
-            || (elder.is_live && is_named_before_known(sibling))
+            || is_named_before_known(sibling)
         {
             continue;
         }
