@@ -20,7 +20,7 @@ use super::{Blocked, Follower};
 const CLOSED_FILES_MAX: usize = 1000;
 
 /// Closed files that are remembered of each name.
-const CLOSED_MAX: usize = 4;
+const CLOSED_MAX: usize = 8;
 
 /// What of a file that came between was read elsewhere.
 enum Unread {

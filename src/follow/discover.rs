@@ -168,6 +168,8 @@ impl Follower {
         file.found_in = self.scans.saturating_sub(1);
         if !anew.is_named {
             file.unnamed(open::identity_of(&*self.host, &file.path), now);
+            // Others may have had the name since.
+            self.gaps.push(gap(file));
         }
     }
 
@@ -403,7 +405,7 @@ impl Follower {
 }
 
 /// Where files may have come after one that has lost its name.
-fn gap(file: &Tracked) -> Gap {
+pub(super) fn gap(file: &Tracked) -> Gap {
     let is_of_first = siblings::is_rotated_path(&file.path, &file.first_path);
     let name = if is_of_first { file.first_path.clone() } else { file.path.clone() };
     // Of now, and not of the last turn: writers that still hold it may have written since.

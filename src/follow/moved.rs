@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::between::Gap;
 use super::copies::COPY_GRACE;
+use super::discover::gap;
 use super::files::{LogFile, is_absence};
 use super::gz::{End, GzFile};
 use super::identity::{HEAD_BYTES_MAX, Identity};
@@ -148,6 +149,7 @@ impl Follower {
         let Ok(live) = self.track(None, name, &position.pattern, opened, 0, now) else { return false };
         if let Some(file) = self.files.get_mut(&live).filter(|_| path != name) {
             file.unnamed(open::identity_of(&*self.host, name), now);
+            self.gaps.push(gap(file));
         }
         true
     }
