@@ -69,7 +69,10 @@ impl Follower {
             let number_of =
                 |identity: Identity| known.get(&identity).or_else(|| without_file.get(&identity)).copied();
             let younger = siblings::younger(&gap.elder, gap.id, listings, &number_of);
-            let mut comes_back = !younger.unread.is_empty();
+            // What has the name now may lose it before the next look: it is asked for then.
+            let has_moved_on =
+                open::identity_of(&*self.host, &gap.elder.name) != listings.named(&gap.elder.name);
+            let mut comes_back = has_moved_on || !younger.unread.is_empty();
             for (path, error) in younger.unread {
                 let message = error.to_string();
                 self.blocked.insert(path, Blocked { state: "unreadable", message, unlisted: true });

@@ -280,13 +280,14 @@ impl Follower {
         None
     }
 
-    /// How much of what a file held of which nothing was read is known to have been read from another.
-    fn read_elsewhere(&self, position: &Position) -> u64 {
-        let is_alike = |other: &&Position| position.offset == 0 && other.first_line == position.first_line;
-        let searched = self.saved.values().map(|saved| &saved.position);
-        let alike =
-            self.closed.values().chain(searched).filter(|_| position.first_line != 0).filter(is_alike);
-        alike.map(|other| other.offset).max().unwrap_or(0)
+    /// How much of what a file held is known to have been read from another, or was said to be lost with that: one of
+    /// them is a copy.
+    fn told_elsewhere(&self, position: &Position) -> u64 {
+        let is_alike =
+            |other: &&Position| position.first_line != 0 && other.first_line == position.first_line;
+        let closed = self.closed.values().filter(is_alike).map(|other| other.offset.max(other.known.size));
+        let searched = self.saved.values().map(|saved| &saved.position).filter(is_alike);
+        closed.chain(searched.map(|other| other.offset)).max().unwrap_or(0)
     }
 
     /// Whether a file of which nothing was read held what is, or was, read from another: it was held back as a copy.
@@ -476,7 +477,7 @@ impl Follower {
         let position = saved.position;
         let lines = self.saved_ahead.remove(&id).map_or(0, |ahead| ahead.lines);
         let size = if is_unread(&position) { 0 } else { position.known.size };
-        let from = position.offset.max(self.read_elsewhere(&position).min(size));
+        let from = position.offset.max(self.told_elsewhere(&position).min(size));
         let range = from..size.max(from);
         let lost = Loss { lines, bytes: range.end - range.start };
         let path = position.path.clone();

@@ -151,6 +151,12 @@ impl Listings {
             .next()
     }
 
+    /// The file that had the name itself.
+    pub(super) fn named(&mut self, name: &Path) -> Option<Identity> {
+        let stats = &self.of(&directory_of(name)).stats;
+        name.file_name().and_then(|name| stats.get(name)).map(|stat| stat.identity)
+    }
+
     /// The paths beside `name` that lead to a file.
     pub(super) fn of_identity(&mut self, name: &Path, identity: Identity) -> &[PathBuf] {
         self.of(&directory_of(name)).paths.get(&identity).map_or(&[], Vec::as_slice)
