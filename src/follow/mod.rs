@@ -23,6 +23,7 @@ mod discover;
 pub mod files;
 pub mod gz;
 pub mod identity;
+mod line;
 mod moved;
 mod open;
 mod position;
@@ -42,8 +43,9 @@ use std::time::Instant;
 pub use copies::COPY_GRACE;
 pub use files::{Files, HostFiles};
 pub use identity::Identity;
+pub use line::{Flow, LINE_BYTES_MAX, Line, Turn};
 pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position, START_PREFIX};
-pub use tracked::{Flow, LINE_BYTES_MAX, Line, READ_BYTES, ROTATE_GRACE, Tracked, Turn};
+pub use tracked::{READ_BYTES, ROTATE_GRACE, Tracked};
 
 use crate::mutant::{Mutant, is_on};
 use crate::record::Loss;

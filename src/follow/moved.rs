@@ -174,12 +174,23 @@ impl Follower {
         if !listings.is_steady(&saved.position.path) {
             return Search::Wait;
         }
-        if saved.position.head.length == 0 && saved.position.offset == 0 {
+        if is_unread(&saved.position) {
             return Search::Nowhere;
         }
         if self.is_succeeded(saved) {
             return Search::Succeeded;
         }
+        self.search_bytes(saved, listings, work, now)
+    }
+
+    /// Asks for the bytes that were read: the file that has the name now, and what rotation left of it.
+    fn search_bytes(
+        &self,
+        saved: &mut Saved,
+        listings: &mut Listings,
+        work: &mut u64,
+        now: Instant,
+    ) -> Search {
         match self.ask_name(saved) {
             // A short beginning may be the same in the next log; what rotation left is asked first then.
             Ok(Place::Holds(opened)) if saved.position.offset >= HEAD_BYTES_MAX as u64 => {

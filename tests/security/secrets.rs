@@ -119,6 +119,14 @@ fn told(agent: &Agent, arguments: &[&str], proxy: SocketAddr) -> String {
     format!("{arguments:?}: {}", said(&command.output().expect("it runs")))
 }
 
+/// What the kernel tells everybody of a process.
+fn told_by_kernel(id: u32) -> Vec<String> {
+    let read = |name: &str| fs::read(format!("/proc/{id}/{name}")).expect("it runs");
+    // The control: this one secret was given in the environment, and there it is seen.
+    assert_eq!(found(&read("environ")), ["Pr0xyC4nary"]);
+    ["cmdline", "comm", "status"].map(|name| String::from_utf8_lossy(&read(name)).into_owned()).into()
+}
+
 #[test]
 fn s4_no_secret_is_said_shipped_or_left() {
     let directory = directory();
@@ -175,15 +183,7 @@ fn s4_no_secret_is_said_shipped_or_left() {
     }
     signal(process.id(), "HUP");
     wait_for("the reload", || fs::read_to_string(&out).ok()?.contains("the settings").then_some(()));
-    for name in ["cmdline", "environ", "comm", "status"] {
-        let mut bytes = fs::read(format!("/proc/{}/{name}", process.id())).expect("it runs");
-        if name == "environ" {
-            // The control: this one secret was given in the environment, and there it is seen.
-            assert_eq!(found(&bytes), ["Pr0xyC4nary"]);
-            bytes.clear();
-        }
-        note(String::from_utf8_lossy(&bytes).into_owned());
-    }
+    told_by_kernel(process.id()).into_iter().for_each(&mut note);
     note(format!("exit {:?}", process.stop()));
     let own_log = fs::read_to_string(&out).expect("its log");
     assert!(own_log.contains("TRACE") || own_log.contains("DEBUG"), "the log is a full one: {own_log:.500}");
