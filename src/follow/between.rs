@@ -186,10 +186,13 @@ impl Follower {
         if self.ahead_keys.remove(&id) {
             self.closed_changes.push((position::Ahead::key(id), None));
         }
-        // While an older one is searched, or looked behind, what is younger must not look new.
-        let oldest = self.oldest_undecided(&position.path);
         let of_name = self.closed_of(&position.path).map(|(id, _)| id);
-        let surplus: Vec<u64> = of_name.skip(CLOSED_MAX - 1).filter(|id| *id < oldest).collect();
+        let mut surplus: Vec<u64> = of_name.skip(CLOSED_MAX - 1).collect();
+        if !surplus.is_empty() {
+            // While an older one is searched, or looked behind, what is younger must not look new.
+            let oldest = self.oldest_undecided(&position.path);
+            surplus.retain(|id| *id < oldest);
+        }
         self.closed.insert(id, position);
         let oldest = (self.closed.len() > CLOSED_FILES_MAX).then(|| self.closed.keys().next().copied());
         for id in surplus.into_iter().chain(oldest.flatten()) {
@@ -216,7 +219,8 @@ impl Follower {
 
 /// Whether a path is a name, or what rotation makes of it.
 fn is_of(path: &Path, name: &Path) -> bool {
-    path == name || siblings::is_rotated_path(path, name)
+    // Names as they stand: a comparison of paths takes them apart, and there may be thousands.
+    path.as_os_str() == name.as_os_str() || siblings::is_rotated_path(path, name)
 }
 
 /// Whether a file may hold the same as one that is open: they begin alike.

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::files::is_absence;
 use super::identity::{self, HEAD_BYTES_MAX, same_bytes};
 use super::position::Position;
 use super::tracked::{Origin, Tracked};
@@ -60,7 +61,6 @@ impl Follower {
             self.hold(id, None, now);
             return;
         }
-        let is_stand_in = self.has_unreadable_base(file);
         let originals: Vec<u64> = self.by_first_line.get(&key).into_iter().flatten().copied().collect();
         let (mut held_for, mut succeeds) = (None, None);
         for original in originals.into_iter().filter(|original| *original != id).take(ORIGINALS_MAX) {
@@ -76,6 +76,7 @@ impl Follower {
             return;
         }
         let Some(original) = held_for else {
+            let is_stand_in = self.files.get(&id).is_some_and(|file| self.has_unreadable_base(file));
             if let Some(file) = self.files.get_mut(&id) {
                 file.is_stand_in = is_stand_in;
             }
@@ -176,9 +177,13 @@ impl Follower {
 
     /// Whether rotation makes its name of that of a log which cannot be read now.
     fn has_unreadable_base(&self, file: &Tracked) -> bool {
-        let is_base = |base: &Path| siblings::is_rotated_path(&file.path, base);
-        self.blocked.iter().any(|(path, blocked)| blocked.state == "unreadable" && is_base(path))
-            || self.files.values().any(|other| is_base(&other.first_path) && !other.is_readable())
+        let is_unreadable = |base: &Path| match self.host.open(base) {
+            Ok(log) => {
+                self.host.stat(base).is_ok_and(|stat| stat.is_regular) && log.read_at(&mut [0], 0).is_err()
+            }
+            Err(error) => !is_absence(&error),
+        };
+        siblings::bases_of(&file.path).any(is_unreadable)
     }
 
     /// Whether it may be the copy of a file that is searched, or cannot be read now.

@@ -369,6 +369,14 @@ pub(super) fn base_of(path: &Path) -> &Path {
     }
 }
 
+/// The paths of which rotation may have made this one.
+pub(super) fn bases_of(path: &Path) -> impl Iterator<Item = &Path> {
+    let bytes = path.as_os_str().as_bytes();
+    let name = memchr::memrchr(b'/', bytes).map_or(0, |slash| slash + 1);
+    let ends = (name + 1..bytes.len().saturating_sub(1)).filter(|end| matches!(bytes[*end], b'.' | b'-'));
+    ends.map(|end| Path::new(OsStr::from_bytes(&bytes[..end])))
+}
+
 /// Whether a path is what rotation makes of another.
 pub(super) fn is_rotated_path(path: &Path, base: &Path) -> bool {
     is_rotated_name(path.as_os_str().as_bytes(), base.as_os_str().as_bytes())
@@ -382,6 +390,16 @@ fn is_rotated_name(name: &[u8], base: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_rotation_makes_of_a_base_has_it_among_its_bases() {
+        for name in ["/l/a.log.1", "/l/a.log-2026.gz", "/l/a.log.bak"] {
+            let name = Path::new(name);
+            assert!(bases_of(name).any(|base| base == Path::new("/l/a.log")), "{name:?}");
+            assert!(bases_of(name).all(|base| is_rotated_path(name, base)), "{name:?}");
+        }
+        assert_eq!(bases_of(Path::new("/l.d/.a")).count(), 0);
+    }
 
     #[test]
     fn bases_are_found_behind_counts_dates_and_gzip() {

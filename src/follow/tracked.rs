@@ -188,11 +188,6 @@ impl Tracked {
         Ok(())
     }
 
-    /// Whether anything of it can be read now.
-    pub(super) fn is_readable(&self) -> bool {
-        self.file.read_at(&mut [0], 0).is_ok()
-    }
-
     /// Whether the bytes that were read are still there.
     pub(super) fn is_intact(&self) -> io::Result<bool> {
         Ok(self.file.stat()?.size >= self.counted_offset() && self.tails_agree()?)
