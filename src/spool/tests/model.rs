@@ -241,7 +241,10 @@ impl Run {
         check!(kept.is_some(), "{status:?} after {found:?}, durable {} of {:?}", self.durable, self.facts);
         check!(status.batches == found.len() as u64, "{status:?}, but {} pending", found.len());
         self.facts = kept.unwrap();
-        self.durable = self.facts.len();
+        // What the start could not make durable a power cut may take yet.
+        if !self.spool().is_salvaging() {
+            self.durable = self.facts.len();
+        }
         Ok(())
     }
 
