@@ -47,8 +47,13 @@ pub trait Disk {
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Makes the content durable (fdatasync).
     fn sync(&mut self, name: &str) -> io::Result<()>;
+    /// Writes bytes of an existing file over themselves and makes its content durable, so that they are written out
+    /// even if the system believes that they were.
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Makes the names durable (fsync of the folder).
     fn sync_dir(&mut self) -> io::Result<()>;
+    /// Gives a file made by this run another name, at once for whoever looks.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
     /// Reads at an offset; fewer bytes than asked for only at the end of the file.
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Cuts to a length, which also gives back what is reserved behind it.
@@ -74,8 +79,14 @@ impl Disk for Box<dyn Disk + Send> {
     fn sync(&mut self, name: &str) -> io::Result<()> {
         (**self).sync(name)
     }
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        (**self).renew(name, offset, bytes)
+    }
     fn sync_dir(&mut self) -> io::Result<()> {
         (**self).sync_dir()
+    }
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        (**self).rename(from, to)
     }
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         (**self).read_at(name, offset, buffer)
@@ -250,8 +261,23 @@ impl Disk for DirDisk {
         }
     }
 
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // Synced by the descriptor that wrote: it is told of every error since.
+        let file = self.open_existing(name, OFlags::WRONLY)?;
+        file.write_all_at(bytes, offset)?;
+        file.sync_data()
+    }
+
     fn sync_dir(&mut self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.directory)?)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        rustix::fs::renameat(&self.directory, from, &self.directory, to)?;
+        if let Some(file) = self.created.remove(from) {
+            self.created.insert(to.to_owned(), file);
+        }
+        Ok(())
     }
 
     fn read_at(&self, name: &str, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

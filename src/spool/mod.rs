@@ -16,6 +16,7 @@ use crate::clock::Now;
 use crate::record::{Loss, LossReason};
 
 mod disk;
+mod doubt;
 mod format;
 mod inspect;
 mod quarantine;
@@ -162,9 +163,14 @@ impl<D: Disk> Spool<D> {
         if crate::mutant::is_on(crate::mutant::Mutant::AppendsBehindTornTail) {
             spool.write_on();
         }
-        for name in found.stale {
-            // One that stays is recognised again at the next start.
-            let _ = spool.disk.unlink(&name);
+        if spool.is_salvaging() {
+            // What makes them stale may not be durable yet.
+            spool.marks.extend(found.stale);
+        } else {
+            for name in found.stale {
+                // One that stays is recognised again at the next start.
+                let _ = spool.disk.unlink(&name);
+            }
         }
         for (meta, body) in found.salvage {
             spool.queue_salvage(meta, body);

@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::record::{Loss, LossReason};
 
 use super::disk::{Disk, FileInfo};
+use super::doubt;
 use super::format::{
     BatchMeta, DecodeError, Entry, HEADER_BYTES, Header, Kind, Prelude, SegmentHead, Totals,
     decode_checkpoint, is_intact,
@@ -75,6 +76,8 @@ pub(super) struct Segment {
     pub(super) file: u64,
     /// Bytes from its start that count.
     pub(super) valid_len: u64,
+    /// Bytes from its start that are durable for certain: less than those that count only while `salvaged`.
+    pub(super) sure_len: u64,
     /// Bytes it takes on the disk.
     pub(super) allocated: u64,
     pub(super) nonce: Option<u64>,
@@ -125,6 +128,8 @@ pub(super) struct Found {
 /// How far the newest segment counts.
 struct End {
     offset: u64,
+    /// Bytes that a later record says were durable.
+    known: u64,
     /// Whether what follows cannot come from a torn write.
     is_rotten: bool,
 }
@@ -191,19 +196,20 @@ fn read_all<D: Disk>(disk: &mut D, marks: &Marks) -> Result<Recovered, Failure> 
             log.stale.push(info.name);
             continue;
         }
-        let valid_len = match valid {
-            Some(valid_len) => valid_len,
+        let (valid_len, sure_len) = match valid {
+            Some(valid_len) => (valid_len, valid_len),
             None => {
                 let end = durable_end(disk, file, info.len, marks.reading(file))
                     .map_err(|error| Failure::Read(Refused { file, error }))?;
                 log.leave_tail(file, info.len, &end, marks.reading(file));
-                end.offset
+                (end.offset, end.known.min(end.offset))
             }
         };
         let mut segment = Segment {
             number,
             file,
             valid_len: valid_len.min(info.len),
+            sure_len: sure_len.min(info.len),
             allocated: info.allocated,
             nonce: None,
             seq_last: 0,
@@ -222,6 +228,7 @@ fn read_all<D: Disk>(disk: &mut D, marks: &Marks) -> Result<Recovered, Failure> 
     log.count_held(disk, &first_seqs)?;
     log.reconcile();
     log.settle_suspects(disk)?;
+    log.stale.extend(doubt::leftovers(disk)?);
     log.recovery.segments = log.segments.len() as u64;
     log.recovery.batches = log.held.batches;
     log.recovery.lines = log.held.lines;
@@ -280,7 +287,7 @@ fn durable_end<D: Disk>(disk: &D, file: u64, len: u64, unread: Unread) -> io::Re
         let damaged = match walker.step()? {
             Step::End => {
                 let offset = rotten.unwrap_or(walker.offset());
-                return Ok(End { offset, is_rotten: rotten.is_some() });
+                return Ok(End { offset, known, is_rotten: rotten.is_some() });
             }
             Step::Record(record) => match bodies_intact(disk, file, &record, unread)? {
                 true => {
@@ -295,7 +302,7 @@ fn durable_end<D: Disk>(disk: &D, file: u64, len: u64, unread: Unread) -> io::Re
             continue;
         }
         if may_be_torn(disk, file, damaged..walker.offset(), len, unread)? {
-            return Ok(End { offset: rotten.unwrap_or(damaged), is_rotten: false });
+            return Ok(End { offset: rotten.unwrap_or(damaged), known, is_rotten: false });
         }
         rotten = rotten.or(Some(damaged));
     }
@@ -499,36 +506,10 @@ impl Recovered {
             self.recovery.lost.push((LossReason::Corrupted, loss));
         }
     }
-
-    /// What the last run wrote last may be in memory only: it is made durable before it is built upon.
-    /// Where that fails, its batches are read now and written anew, never trusted where they are.
-    fn settle_suspects<D: Disk>(&mut self, disk: &mut D) -> Result<(), Failure> {
-        let settled = self.image.tally.settled;
-        for segment in &mut self.segments {
-            let name = segment_name(segment.file);
-            let suspect = std::mem::take(&mut segment.salvaged);
-            if !suspect || disk.sync(&name).is_ok() {
-                continue;
-            }
-            segment.salvaged = true;
-            self.recovery.salvaged = true;
-            let salvage = &mut self.salvage;
-            let file = segment.file;
-            let disk = &*disk;
-            each_batch(disk, segment, settled, |offset, meta| {
-                if let Ok(body) = read_body(disk, file, offset, &meta, segment.unread)? {
-                    salvage.push((meta, body));
-                }
-                Ok(())
-            })
-            .map_err(|error| Failure::Read(Refused { file, error }))?;
-        }
-        Ok(())
-    }
 }
 
 /// Calls `visit` with each batch of a segment after a number, and its body's offset.
-fn each_batch<D: Disk>(
+pub(super) fn each_batch<D: Disk>(
     disk: &D,
     segment: &Segment,
     after: u64,

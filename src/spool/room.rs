@@ -49,12 +49,12 @@ impl<D: Disk> Spool<D> {
     }
 
     /// The same for a segment that is to be made; the room that it has then.
-    pub(super) fn room_for_head(&mut self, number: u64, head_len: u64, reserved: u64) -> io::Result<u64> {
+    pub(super) fn room_for_head(&mut self, name: &str, head_len: u64, reserved: u64) -> io::Result<u64> {
         let room = blocks(head_len + self.verdict_bytes());
         if room <= reserved {
             return Ok(reserved);
         }
-        match self.disk.reserve(&segment_name(number), room) {
+        match self.disk.reserve(name, room) {
             Ok(()) => Ok(room),
             Err(error) if is_full(&error) => Err(error),
             Err(_) => Ok(reserved),

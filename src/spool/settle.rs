@@ -212,6 +212,10 @@ impl<D: Disk> Spool<D> {
                     Step::Damaged { .. } => continue,
                     Step::End => break,
                 };
+                if segment.salvaged && record.offset + record.header.record_len() > segment.sure_len {
+                    // A power cut may take it yet.
+                    return Ok(());
+                }
                 if record.header.kind() != Ok(Some(Kind::Entry)) {
                     continue;
                 }

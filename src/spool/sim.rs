@@ -88,14 +88,18 @@ impl SimDisk {
             let tail = file.seen.len() - file.dirty_from.min(file.seen.len());
             let kept = if tail == 0 { 0 } else { random.usize(0..=tail) };
             let mut content = file.durable.clone();
-            if kept > 0 {
-                content.resize(file.dirty_from, 0);
-                while content.len() < file.dirty_from + kept {
-                    let page_end = (content.len() + 1).next_multiple_of(PAGE_BYTES);
-                    let page = &file.seen[content.len()..page_end.min(file.dirty_from + kept)];
-                    let lost = random.u8(0..8) == 0;
-                    content.extend(page.iter().map(|byte| if lost { 0 } else { *byte }));
+            let end = file.dirty_from + kept;
+            if kept > 0 && content.len() < end {
+                content.resize(end, 0);
+            }
+            let mut at = file.dirty_from;
+            while at < end {
+                let page_end = (at + 1).next_multiple_of(PAGE_BYTES).min(end);
+                // A page that is lost is what it was before: zeros, where there was none.
+                if random.u8(0..8) > 0 {
+                    content[at..page_end].copy_from_slice(&file.seen[at..page_end]);
                 }
+                at = page_end;
             }
             file.dirty_from = content.len();
             file.seen = content.clone();
@@ -338,6 +342,26 @@ impl Disk for SimDisk {
             file.dirty_from = file.seen.len();
         }
         failed
+    }
+
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        {
+            let mut state = self.state();
+            state.call()?;
+            let file = state.file(name)?;
+            let from = offset as usize;
+            assert_eq!(file.seen[from..from + bytes.len()], *bytes, "only the same bytes");
+            file.dirty_from = file.dirty_from.min(from);
+        }
+        self.sync(name)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.call()?;
+        let number = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.names.insert(to.to_owned(), number);
+        Ok(())
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {

@@ -37,6 +37,30 @@ pub(super) struct Writing {
     pub(super) room: u64,
 }
 
+impl Writing {
+    pub(super) fn new(segment: Segment, head_len: u64, room: u64) -> Writing {
+        Writing { segment, head_len, reserve_tried: false, room }
+    }
+}
+
+impl Segment {
+    /// One of this run, durable up to a length.
+    pub(super) fn new(number: u64, nonce: u64, valid_len: u64) -> Segment {
+        Segment {
+            number,
+            file: number,
+            valid_len,
+            sure_len: valid_len,
+            allocated: blocks(valid_len),
+            nonce: Some(nonce),
+            seq_last: 0,
+            salvaged: false,
+            unread: Unread::Fails,
+            holes: Vec::new(),
+        }
+    }
+}
+
 /// Why the queue is not durable.
 enum WriteError {
     /// The disk is full, which was found out before anything was written: the segment at hand still serves.
@@ -95,11 +119,17 @@ impl<D: Disk> Spool<D> {
 
     /// Writes the queue and syncs it.
     fn write(&mut self, now: Now) -> Result<(), WriteError> {
+        if self.is_salvaging() {
+            return self.write_anew(now).map_err(WriteError::Failed);
+        }
         if self.current.is_none() {
             self.open_segment(now).map_err(WriteError::Failed)?;
         } else if self.should_roll() {
-            // Where no new segment can be had, the one at hand still serves.
-            let _ = self.open_segment(now);
+            // Where no new segment can be had, the one at hand still serves, unless it was left.
+            let opened = self.open_segment(now);
+            if self.current.is_none() {
+                opened.map_err(WriteError::Failed)?;
+            }
         }
         let heads: Vec<Vec<u8>> = self.queue.iter().map(|queued| queued.entry.encode()).collect();
         let sizes = heads.iter().zip(&self.queue).map(|(head, queued)| record_bytes(head, &queued.body));
@@ -134,7 +164,7 @@ impl<D: Disk> Spool<D> {
     }
 
     /// The queue is durable: what it says now holds.
-    fn apply_queue(&mut self) {
+    pub(super) fn apply_queue(&mut self) {
         let current = self.current.as_mut().expect("it was written to");
         for queued in self.queue.drain(..) {
             let Tally { seq, lines, settled, totals } = &mut self.durable.tally;
@@ -153,8 +183,9 @@ impl<D: Disk> Spool<D> {
         self.judged = self.durable.tally.clone();
     }
 
-    /// Makes the next segment, durable with its name, and turns to it. The one at hand is left as it is
-    /// if this fails.
+    /// Makes the next segment, durable with its name, and turns to it. The one at hand is left as it is if this fails
+    /// and the new one is gone for certain. One that may come back lists what counts of the one at hand as of now,
+    /// which must hold then: nothing is written there any more.
     pub(super) fn open_segment(&mut self, now: Now) -> io::Result<()> {
         let (number, reserved) = match self.reserve.take() {
             Some((number, bytes)) => (number, bytes),
@@ -165,10 +196,10 @@ impl<D: Disk> Spool<D> {
                 (number, 0)
             }
         };
-        let nonce = nonce_of(self.nonce_seed, number);
+        let nonce = self.nonce_of(number);
         let head = self.encode_head(number, nonce, now);
         let name = segment_name(number);
-        let room = match self.room_for_head(number, head.len() as u64, reserved) {
+        let room = match self.room_for_head(&name, head.len() as u64, reserved) {
             Ok(room) => room,
             Err(error) if reserved > 0 => {
                 self.reserve = Some((number, reserved));
@@ -184,8 +215,11 @@ impl<D: Disk> Spool<D> {
                 if is_on(Mutant::ForgetsDirectorySync) { Ok(()) } else { self.disk.sync_dir() }
             });
         if let Err(error) = written {
-            // One that stays is in no later segment's list, and so counts for nothing.
-            let _ = self.disk.unlink(&name);
+            // One that stays is in no later segment's list, and so counts for nothing once there is a later one.
+            let is_gone = self.disk.unlink(&name).and_then(|()| self.disk.sync_dir());
+            if is_gone.is_err() {
+                self.poison();
+            }
             return Err(error);
         }
         self.seal();
@@ -193,28 +227,21 @@ impl<D: Disk> Spool<D> {
             self.segments.push(old.segment);
         }
         let head_len = head.len() as u64;
-        let segment = Segment {
-            number,
-            file: number,
-            valid_len: head_len,
-            allocated: blocks(head_len).max(room),
-            nonce: Some(nonce),
-            seq_last: 0,
-            salvaged: false,
-            unread: Unread::Fails,
-            holes: Vec::new(),
-        };
-        self.current = Some(Writing { segment, head_len, reserve_tried: false, room });
+        let mut segment = Segment::new(number, nonce, head_len);
+        segment.allocated = blocks(head_len).max(room);
+        self.current = Some(Writing::new(segment, head_len, room));
         Ok(())
     }
 
     /// SEGMENT and CHECKPOINT, as of the last commit: what waits in the queue follows them.
-    fn encode_head(&self, number: u64, nonce: u64, now: Now) -> Vec<u8> {
+    pub(super) fn encode_head(&self, number: u64, nonce: u64, now: Now) -> Vec<u8> {
         let tally = &self.durable.tally;
         let stamp = Stamp { nonce, seq: tally.seq, lines: tally.lines, durable_len: 0 };
         let current = self.current.as_ref().map(|current| &current.segment);
-        let older = self.segments.iter().chain(current).map(|s| (s.number, s.valid_len)).collect();
-        let holes = unread::holes(self.segments.iter());
+        // What is in doubt is written anew behind this head, and counts where it stood no more.
+        let older = || self.segments.iter().filter(|segment| !segment.salvaged);
+        let holes = unread::holes(older());
+        let older = older().chain(current).map(|s| (s.number, s.valid_len)).collect();
         let prelude = Prelude {
             agent: self.agent,
             epoch: self.epoch,
@@ -248,9 +275,8 @@ impl<D: Disk> Spool<D> {
     }
 
     /// Leaves the segment at hand for good, after a failed write or sync. What of it is not durable may
-    /// still be read back from the system's cache, so it is cut off; the next segment's list says the same.
-    /// Known limit: where the cut fails too, no new segment can be had, and the process dies before the
-    /// disk works again, the next start takes those bytes for written.
+    /// still be read back from the system's cache, so it is cut off; the next segment's list says the same. Where
+    /// neither can be had before the process dies, the next start finds those bytes and makes them durable.
     pub(super) fn poison(&mut self) {
         let Some(mut current) = self.current.take() else { return };
         let Segment { file, valid_len, .. } = current.segment;
@@ -278,15 +304,6 @@ impl<D: Disk> Spool<D> {
         let next_retry = now.monotonic + Duration::from_millis(backoff_ms);
         self.trouble = Some(Trouble { reason: reason.clone(), backoff_ms, next_retry });
         Degraded { reason }
-    }
-
-    /// The batches of these stand in the new segment now, and are durable there.
-    fn remove_salvaged(&mut self) {
-        if self.segments.iter().any(|segment| segment.salvaged) {
-            self.remove_segments(|segment| segment.salvaged);
-            self.front = None;
-            self.cursor = (0, 0);
-        }
     }
 
     /// Removes what is wholly settled, and durably so. A crash may bring such a file back; its
@@ -342,6 +359,13 @@ impl<D: Disk> Spool<D> {
 /// Whether the disk has no room left, for this user at least.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+impl<D> Spool<D> {
+    /// The nonce of a segment of this run.
+    pub(super) fn nonce_of(&self, number: u64) -> u64 {
+        nonce_of(self.nonce_seed, number)
+    }
 }
 
 /// The nonce of a segment: the run's randomness, spread by the number (SplitMix64's finalizer).

@@ -129,22 +129,27 @@ fn a_degraded_spool_offers_what_is_durable_and_backs_off() {
     assert_eq!(spool.oldest().unwrap().body, b"waiting");
 }
 
+/// What a later record proves to be durable is offered; the last commit may be in the system's memory only.
 #[test]
-fn a_start_on_a_disk_that_takes_no_writes_still_offers_what_it_holds() {
+fn a_start_on_a_disk_that_takes_no_writes_still_offers_what_is_durable_for_certain() {
     let disk = SimDisk::default();
     let mut spool = open(&disk);
     spool.append(Some(batch(1, b"held")), vec![(b"k".to_vec(), Some(b"v".to_vec()))]).unwrap();
+    spool.commit(at(0)).unwrap();
+    spool.append(Some(batch(1, b"last")), vec![]).unwrap();
     spool.commit(at(0)).unwrap();
     drop(spool);
     disk.fail_all(true);
     let mut spool = open(&disk);
     assert!(matches!(spool.status().state, SpoolState::Degraded(_)));
     assert!(spool.recovered().salvaged);
+    assert_eq!((spool.status().batches, spool.state().len()), (2, 1));
     assert_eq!(spool.oldest().unwrap().body, b"held");
-    assert_eq!((spool.status().batches, spool.state().len()), (1, 1));
+    assert!(matches!(spool.ack(1, at(1)), Err(SettleError::Degraded(_))));
+    assert_eq!(spool.oldest(), None);
     disk.fail_all(false);
     spool.retry(at(100)).unwrap();
-    assert_eq!((drain(&mut spool), spool.status().delivered.batches), (vec![b"held".to_vec()], 1));
+    assert_eq!((drain(&mut spool), spool.status().delivered.batches), (vec![b"last".to_vec()], 2));
 }
 
 /// A killed process leaves data in the system's memory; the next one must not build on it before it is
@@ -226,4 +231,101 @@ fn a_disk_that_is_only_full_is_asked_again_within_seconds() {
     disk.set_capacity(None);
     spool.retry(now).unwrap();
     assert_eq!(drain(&mut spool).len(), 1);
+}
+
+/// What the next start finds where the process was killed between a sync that failed and the cut of what it left:
+/// bytes that can be read, and that no sync writes out any more.
+fn killed_after_a_failed_sync() -> SimDisk {
+    let disk = SimDisk::default();
+    let mut spool = open(&disk);
+    spool.append(Some(batch(1, b"durable")), vec![(b"k".to_vec(), Some(b"1".to_vec()))]).unwrap();
+    spool.commit(at(0)).unwrap();
+    spool.append(Some(batch(1, b"in memory")), vec![(b"k".to_vec(), Some(b"2".to_vec()))]).unwrap();
+    disk.fail_syncs(true);
+    // Room is set aside already: the record is written, its sync fails, and the cut is not done any more.
+    disk.die_in(1, 0);
+    assert!(spool.commit(at(1)).is_err());
+    assert!(disk.is_dead());
+    drop(spool);
+    disk.revive();
+    disk.fail_syncs(false);
+    disk
+}
+
+#[test]
+fn what_a_failed_sync_left_in_memory_is_written_out_by_the_next_start() {
+    let disk = killed_after_a_failed_sync();
+    let spool = open(&disk);
+    assert_eq!((spool.status().batches, spool.recovered().salvaged), (2, false));
+    drop(spool);
+    for seed in 0..20 {
+        let disk = disk.fork();
+        disk.crash(&mut fastrand::Rng::with_seed(seed));
+        let mut spool = open(&disk);
+        assert_eq!(spool.state()[b"k".as_slice()], b"2");
+        assert_eq!(drain(&mut spool), [b"durable".to_vec(), b"in memory".to_vec()]);
+    }
+}
+
+#[test]
+fn what_a_start_cannot_make_durable_is_not_offered_before_it_is_written_anew() {
+    let disk = killed_after_a_failed_sync();
+    disk.fail_syncs(true);
+    let mut spool = open(&disk);
+    assert_eq!(spool.oldest().unwrap().body, b"durable");
+    assert!(spool.ack(1, at(1)).is_err());
+    assert_eq!(spool.oldest(), None, "a power cut may take it");
+    disk.fail_syncs(false);
+    spool.retry(at(100)).unwrap();
+    assert_eq!(drain(&mut spool), [b"in memory"]);
+    assert!(disk.names().len() <= 2, "{:?}", disk.names());
+}
+
+/// The head of the new segment counts the batches behind it: either both are there or none.
+#[test]
+fn what_is_written_anew_is_whole_or_not_there_wherever_it_is_cut() {
+    let disk = killed_after_a_failed_sync();
+    let calls = |disk: &SimDisk| {
+        let before = disk.calls();
+        disk.fail_in(0);
+        assert!(open(disk).recovered().salvaged);
+        disk.calls() - before
+    };
+    for call in 1..calls(&disk.fork()) {
+        for seed in 0..40 {
+            let disk = disk.fork();
+            disk.fail_in(0);
+            disk.die_in(call, seed);
+            drop(Spool::open(disk.clone(), small(), at(0), FRESH));
+            disk.revive();
+            disk.crash(&mut fastrand::Rng::with_seed(seed));
+            let mut spool = open(&disk);
+            assert_eq!(spool.status().dropped_lines, 0, "call {call}, seed {seed}");
+            let expected = [b"durable".to_vec(), b"in memory".to_vec()];
+            let known = usize::from(spool.state()[b"k".as_slice()] == b"2") + 1;
+            assert_eq!(drain(&mut spool), expected[..known], "call {call}, seed {seed}");
+            assert!(disk.names().iter().all(|name| !name.ends_with(".new")), "{:?}", disk.names());
+        }
+    }
+}
+
+/// A segment that could be neither made durable nor removed may come back, and with it its list of what counts.
+#[test]
+fn nothing_is_written_to_a_segment_once_its_successor_may_come_back() {
+    let bodies: Vec<Vec<u8>> = (0..2).map(|n| vec![n; 5000]).collect();
+    for call in 0..8 {
+        let disk = SimDisk::default();
+        let options = Options { segment_bytes: 8 << 10, ..small() };
+        let mut spool = Spool::open(disk.clone(), options, at(0), FRESH).unwrap();
+        for body in &bodies {
+            spool.commit(at(0)).unwrap();
+            spool.append(Some(batch(1, body)), vec![]).unwrap();
+        }
+        disk.fail_in(call);
+        disk.fail_in(call + 1);
+        let kept = 1 + usize::from(spool.commit(at(1)).is_ok());
+        drop(spool);
+        let mut spool = open(&disk);
+        assert!(drain(&mut spool).starts_with(&bodies[..kept]), "call {call}");
+    }
 }
