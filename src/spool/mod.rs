@@ -2,7 +2,7 @@
 //!
 //! A record is atomic: a batch and the changes of the state that belong to it come and go together. A
 //! batch is offered for delivery only once it is durable, so that any replay is byte-identical and bears
-//! the same id. Every start writes to a new segment; what an earlier run wrote is only read and, once
+//! the same id. Every start writes to a new segment; what an earlier run wrote is made durable, read and, once
 //! nothing in it is needed, removed.
 //!
 //! Owns: what is durable, and the count of it. At any instant: lines of all appended batches =
