@@ -250,7 +250,9 @@ impl Follower {
 
     /// Lets a file go for which another goes on, if it has no name and cannot be read: what it holds would come twice.
     fn let_go_unreadable(&mut self, id: u64) {
-        if !self.files.get(&id).is_some_and(|file| file.error().is_some() && !file.is_named()) {
+        // Lines of it that are counted and not shipped yet can be had from nowhere else as those.
+        let is_over = |file: &Tracked| file.error().is_some() && !file.is_named() && file.lines_ahead() == 0;
+        if !self.files.get(&id).is_some_and(is_over) {
             return;
         }
         let Some(file) = self.let_go(id) else { return };
