@@ -20,9 +20,8 @@ pub fn state(data: &[u8]) {
 
 fn position(data: &[u8]) {
     if let Some(position) = Position::decode(data) {
-        let bytes = position.encode();
-        assert_eq!(bytes, data);
-        assert_eq!(Position::decode(&bytes), Some(position));
+        // Not the same bytes: those of earlier releases are written in today's form.
+        assert_eq!(Position::decode(&position.encode()), Some(position));
     }
 }
 
