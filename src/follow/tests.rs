@@ -2,6 +2,7 @@
 
 mod cases;
 mod moved;
+mod search;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};

@@ -1,0 +1,140 @@
+//! What a search may conclude: nothing from a look that was disturbed, and no order of age from the last writes alone.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::*;
+use crate::follow::files::{Expanded, LogFile, Stat};
+
+/// Files under which something happens once, between two calls of a look, or that cannot be told of now.
+#[derive(Clone, Default)]
+struct Disturbed(Arc<Mutex<Disturbance>>);
+
+#[derive(Default)]
+struct Disturbance {
+    /// Renames that happen when the next directory has been listed.
+    renames: Vec<(PathBuf, PathBuf)>,
+    /// Paths of which stat(2) tells an error.
+    failing: BTreeSet<PathBuf>,
+}
+
+impl Files for Disturbed {
+    fn expand(&self, pattern: &str) -> Expanded {
+        HostFiles.expand(pattern)
+    }
+
+    fn list(&self, directory: &Path, names_max: usize) -> io::Result<Vec<OsString>> {
+        let names = HostFiles.list(directory, names_max);
+        for (from, to) in self.0.lock().expect("no panic").renames.drain(..) {
+            fs::rename(from, to).expect("renamed");
+        }
+        names
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        if self.0.lock().expect("no panic").failing.contains(path) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
+        HostFiles.stat(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
+        HostFiles.open(path)
+    }
+}
+
+/// A log of which one line was read, renamed while the agent was down; the agent starts again over disturbed files.
+fn moved() -> (Bench, Disturbed) {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n");
+    assert_eq!(bench.taken(), ["1"]);
+    let saved = bench.positions();
+    bench.append("a.log", "2\n");
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "3\n");
+    let files = Disturbed::default();
+    let entries = saved.iter().filter_map(|(key, value)| Some((key.as_slice(), value.as_deref()?)));
+    let options = options(&bench.directory, &["a.log"], false);
+    bench.follower = Follower::new(Arc::new(files.clone()), options, entries, false);
+    (bench, files)
+}
+
+#[test]
+fn a_rotation_in_the_middle_of_a_search_loses_nothing() {
+    let (mut bench, files) = moved();
+    let renames = [("a.log.1", "a.log.2"), ("a.log", "a.log.1")].map(|(a, b)| (bench.path(a), bench.path(b)));
+    files.0.lock().expect("no panic").renames = renames.into();
+    bench.poll();
+    bench.append("a.log", "4\n");
+    let mut lines = bench.taken();
+    lines.sort();
+    assert_eq!(lines, ["2", "3", "4"]);
+}
+
+#[test]
+fn an_error_is_no_absence() {
+    let (mut bench, files) = moved();
+    files.0.lock().expect("no panic").failing.insert(bench.path("a.log.1"));
+    assert_eq!(bench.taken(), ["3"]);
+    assert_eq!(bench.taken(), [""; 0]);
+    let is_loss = |notice: &Notice| matches!(notice, Notice::Vanished { .. });
+    assert!(!bench.follower.take_notices().iter().any(is_loss), "nothing is given up");
+    files.0.lock().expect("no panic").failing.clear();
+    assert_eq!(bench.taken(), ["2"]);
+}
+
+#[test]
+fn late_words_of_an_older_log_do_not_hide_its_successor() {
+    let mut bench = Bench::new(&["a.log"]);
+    let mut held = OpenOptions::new().create(true).append(true).open(bench.path("a.log")).expect("open");
+    writeln!(held, "1").expect("written");
+    assert_eq!(bench.taken(), ["1"]);
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "2\n");
+    bench.rename("a.log.1", "a.log.2");
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "4\n");
+    let later = std::time::SystemTime::now() + Duration::from_secs(5);
+    writeln!(held, "3").and_then(|()| held.set_modified(later)).expect("written");
+    let mut lines = bench.taken();
+    lines.sort();
+    assert_eq!(lines, ["1", "2", "3", "4"].get(1..).expect("three"));
+}
+
+#[test]
+fn a_birth_is_where_reading_began_however_far_it_went() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n2\n");
+    assert_eq!(bench.taken(), ["1", "2"]);
+    bench.follower.births();
+    fs::write(bench.path("a.log"), "rewritten\n").expect("written");
+    // Found out in a turn, which comes after the births of the scan were asked for.
+    let id = bench.follower.ids()[0];
+    bench.follower.turn(id, 1 << 20, bench.now, &mut |_| Flow::Continue);
+    assert_eq!(bench.taken(), ["rewritten"]);
+    let births: Vec<u64> = bench
+        .follower
+        .births()
+        .into_iter()
+        .filter_map(|(_, value)| Some(Position::decode(&value?)?.offset))
+        .collect();
+    assert_eq!(births, [0], "its line is durable with its position, and no sooner");
+}
+
+#[test]
+fn a_short_log_is_no_copy_of_a_truncated_one() {
+    let mut bench = Bench::new(&["*.log"]);
+    bench.append("a.log", "one line that is read\nand another\n");
+    assert_eq!(bench.taken().len(), 2);
+    fs::write(bench.path("a.log"), "").expect("truncated");
+    bench.append("b.log", "b\n");
+    let mut lines = bench.taken();
+    for _ in 0..3 {
+        bench.now += COPY_GRACE;
+        lines.extend(bench.taken());
+    }
+    assert_eq!(lines, ["b"]);
+}
