@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::files::is_absence;
-use super::identity::{self, HEAD_BYTES_MAX, same_bytes};
+use super::identity::{self, HEAD_BYTES_MAX, is_prefix, same_bytes};
 use super::position::Position;
 use super::tracked::{Origin, Tracked};
 use super::{Follower, Notice, open, siblings};
@@ -177,13 +177,26 @@ impl Follower {
 
     /// Whether rotation makes its name of that of a log which cannot be read now.
     fn has_unreadable_base(&self, file: &Tracked) -> bool {
+        let is_log = |base: &&Path| self.host.stat(base).is_ok_and(|stat| stat.is_regular);
         let is_unreadable = |base: &Path| match self.host.open(base) {
-            Ok(log) => {
-                self.host.stat(base).is_ok_and(|stat| stat.is_regular) && log.read_at(&mut [0], 0).is_err()
-            }
+            Ok(log) => log.read_at(&mut [0], 0).is_err(),
             Err(error) => !is_absence(&error),
         };
-        siblings::bases_of(&file.path).any(is_unreadable)
+        siblings::bases_of(&file.path).filter(is_log).any(is_unreadable)
+    }
+
+    /// Looks whether the log can be read again of which a file may be a copy: then it is one, or it is not.
+    pub(super) fn check_stand_in(&mut self, id: u64) {
+        let Some(file) = self.files.get(&id).filter(|file| file.is_stand_in) else { return };
+        let is_copy = match self.host.open(&file.first_path) {
+            Ok(log) => is_prefix(file.file(), &*log),
+            Err(error) if is_absence(&error) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if let (Ok(false), Some(file)) = (is_copy, self.files.get_mut(&id)) {
+            file.is_stand_in = false;
+            file.dirty = true;
+        }
     }
 
     /// Whether it may be the copy of a file that is searched, or cannot be read now.

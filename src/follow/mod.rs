@@ -336,6 +336,7 @@ impl Follower {
         take: &mut dyn FnMut(Line<'_>) -> Flow,
     ) -> Turn {
         self.check_origin(id, now);
+        self.check_stand_in(id);
         let Some(file) = self.files.get_mut(&id) else { return Turn::default() };
         let mut turn = file.turn(&mut self.buffer, bytes_max, now, take);
         if turn.nuls > 0 {

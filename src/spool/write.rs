@@ -10,7 +10,7 @@ use crate::clock::Now;
 use crate::mutant::{Mutant, is_on};
 
 use super::disk::Disk;
-use super::format::{Kind, Prelude, SegmentHead, Stamp, encode_checkpoint, encode_record};
+use super::format::{Entry, Kind, Prelude, SegmentHead, Stamp, encode_checkpoint, encode_record};
 use super::recover::{Segment, Tally};
 use super::room::record_bytes;
 use super::space::blocks;
@@ -81,6 +81,7 @@ impl<D: Disk> Spool<D> {
                 return Err(Degraded { reason: trouble.reason.clone() });
             }
             None if self.queue.is_empty() && self.current.is_some() => return Ok(()),
+            None if is_on(Mutant::UnsyncedAnswer) && self.holds_verdicts_only() => return Ok(()),
             _ => {}
         }
         let mut failure = None;
@@ -105,6 +106,12 @@ impl<D: Disk> Spool<D> {
             if failure.as_ref().is_some_and(is_full) { FULL_BACKOFF_MS_MAX } else { BACKOFF_MS_MAX };
         let reason = failure.map_or_else(String::new, |error| error.to_string());
         Err(self.degrade(now, reason, longest_ms))
+    }
+
+    /// Nothing waits to be written but verdicts on batches.
+    fn holds_verdicts_only(&self) -> bool {
+        let is_verdict = |entry: &Entry| entry.batches.is_empty() && entry.changes.is_empty();
+        self.current.is_some() && self.queue.iter().all(|waiting| is_verdict(&waiting.entry))
     }
 
     fn written(&mut self) -> Result<(), Degraded> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use watchpost::config::{Surroundings, load};
 
 use super::{ask, below, directory, said};
@@ -156,26 +157,25 @@ fn s4_no_secret_is_said_shipped_or_left() {
     let mut said_all = String::new();
     let mut note = |text: String| said_all.push_str(&(text + "\n"));
     // While it fails, while it works, and after a complaint.
-    wait_for("a failed request", || asked("/status").filter(|answer| answer.body.contains("you asked")))
-        .body
-        .lines()
-        .for_each(|line| note(line.to_owned()));
+    let status_when = |what: &str, is_so: &dyn Fn(&Value, &str) -> bool| {
+        wait_for(what, || {
+            let answer = asked("/status")?;
+            let status = serde_json::from_str(&answer.body).ok()?;
+            is_so(&status, &answer.body).then_some(answer.body)
+        })
+    };
+    note(status_when("a failed request", &|status, _| number(status, "/delivery/failures") > 0));
     for arguments in
         [&["spool", "ls"][..], &["spool", "cat"], &["check"], &["once"], &["status"], &["status", "--json"]]
     {
         note(told(&agent, arguments, proxy.address));
     }
-    let status_with = |what: &str, path: &str, value: u64| {
-        wait_for(what, || {
-            let answer = asked("/status")?;
-            let status = serde_json::from_str(&answer.body).ok()?;
-            (number(&status, path) == value).then_some(answer.body)
-        })
-    };
     proxy.answer(200);
-    note(status_with("lines that arrived", "/ledger/lines/shipped", 50));
+    note(status_when("lines that arrived, and a quoted complaint", &|status, said| {
+        number(status, "/ledger/lines/shipped") == 50 && said.contains("you asked")
+    }));
     proxy.answer(400);
-    note(status_with("a complaint", "/delivery/last_status", 400));
+    note(status_when("a refusal", &|status, _| number(status, "/delivery/last_status") == 400));
     proxy.answer(200);
     for path in ["/", "/metrics", "/healthz", "/readyz"] {
         note(format!("{:?}", ask(agent.address, path, &shown)));
