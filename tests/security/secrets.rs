@@ -18,6 +18,8 @@ use crate::support::{Agent, Process, log_line, number, signal, wait_for};
 
 /// The path of the destination's URL.
 const PATH: &str = "PathC4nary/ZaVnC4dhaV2cAnArY";
+/// A proxy that is named and not asked, since the destination is on loopback.
+const PROXY: &str = "http://proxy:Pr0xyC4nary@127.0.0.1:9";
 /// What must be seen nowhere: the path, the password in the URL, the token, the proxy's password; and the forms in which
 /// headers carry the last three.
 const CANARIES: [&str; 8] = [
@@ -38,26 +40,26 @@ fn found(bytes: &[u8]) -> Vec<&'static str> {
     CANARIES.into_iter().filter(is_there).collect()
 }
 
-/// A proxy that quotes in its answers all that it was told, and keeps it.
-struct Proxy {
+/// A destination that quotes in its answers all that it was told, and keeps it.
+struct Quoter {
     address: SocketAddr,
     status: Arc<AtomicU16>,
     heads: Arc<Mutex<Vec<String>>>,
     bodies: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-impl Proxy {
+impl Quoter {
     /// Answers this status until told otherwise.
-    fn start(status: u16) -> Proxy {
+    fn start(status: u16) -> Quoter {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let proxy = Proxy {
+        let quoter = Quoter {
             address: listener.local_addr().expect("its address"),
             status: Arc::new(AtomicU16::new(status)),
             heads: Arc::default(),
             bodies: Arc::default(),
         };
-        let (heads, bodies) = (Arc::clone(&proxy.heads), Arc::clone(&proxy.bodies));
-        let status = Arc::clone(&proxy.status);
+        let (heads, bodies) = (Arc::clone(&quoter.heads), Arc::clone(&quoter.bodies));
+        let status = Arc::clone(&quoter.status);
         // It ends with the tests' process: it only ever waits for a connection.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -66,7 +68,7 @@ impl Proxy {
                 bodies.lock().expect("no panic").push(body);
             }
         });
-        proxy
+        quoter
     }
 
     fn answer(&self, status: u16) {
@@ -114,9 +116,9 @@ fn unpacked(body: &[u8]) -> Vec<u8> {
 }
 
 /// Everything that a command of the binary says.
-fn told(agent: &Agent, arguments: &[&str], proxy: SocketAddr) -> String {
+fn told(agent: &Agent, arguments: &[&str]) -> String {
     let mut command = agent.command(arguments);
-    command.env("http_proxy", format!("http://proxy:Pr0xyC4nary@{proxy}"));
+    command.env("https_proxy", PROXY);
     format!("{arguments:?}: {}", said(&command.output().expect("it runs")))
 }
 
@@ -133,10 +135,9 @@ fn s4_no_secret_is_said_shipped_or_left() {
     let directory = directory();
     let log = directory.path().join("access.log");
     fs::write(&log, (0..50).map(|n| log_line(n, 200) + "\n").collect::<String>()).expect("a log");
-    let proxy = Proxy::start(503);
+    let quoter = Quoter::start(503);
     let mut agent = Agent::new(directory.path(), &log.display().to_string());
-    // Not on loopback, so that the proxy is asked; the name is looked up by nobody.
-    let url = format!("http://user:UrlPassw0rdC4nary@collector.invalid/receiver/v1/http/{PATH}");
+    let url = format!("http://user:UrlPassw0rdC4nary@{}/receiver/v1/http/{PATH}", quoter.address);
     let secrets = directory.path().join("secrets");
     fs::create_dir(&secrets).expect("a directory");
     for (name, value) in [("url", url.as_str()), ("token", "T0kenC4nary")] {
@@ -146,7 +147,7 @@ fn s4_no_secret_is_said_shipped_or_left() {
     agent.set("STATUS_TOKEN_FILE", &secrets.join("token").display().to_string());
     agent.set("LOG", "trace");
     let mut command = agent.command(&["run"]);
-    command.env("http_proxy", format!("http://proxy:Pr0xyC4nary@{}", proxy.address));
+    command.env("https_proxy", PROXY);
     let out = directory.path().join("agent.out");
     let mut process = Process::start(&mut command, &out);
     let shown = format!("Host: {}\r\nAuthorization: Bearer T0kenC4nary\r\n", agent.address);
@@ -168,15 +169,15 @@ fn s4_no_secret_is_said_shipped_or_left() {
     for arguments in
         [&["spool", "ls"][..], &["spool", "cat"], &["check"], &["once"], &["status"], &["status", "--json"]]
     {
-        note(told(&agent, arguments, proxy.address));
+        note(told(&agent, arguments));
     }
-    proxy.answer(200);
+    quoter.answer(200);
     note(status_when("lines that arrived, and a quoted complaint", &|status, said| {
         number(status, "/ledger/lines/shipped") == 50 && said.contains("you asked")
     }));
-    proxy.answer(400);
+    quoter.answer(400);
     note(status_when("a refusal", &|status, _| number(status, "/delivery/last_status") == 400));
-    proxy.answer(200);
+    quoter.answer(200);
     for path in ["/", "/metrics", "/healthz", "/readyz"] {
         note(format!("{:?}", ask(agent.address, path, &shown)));
         note(format!("{:?}", ask(agent.address, path, &format!("Host: {}\r\n", agent.address))));
@@ -191,19 +192,17 @@ fn s4_no_secret_is_said_shipped_or_left() {
     note(wrong_settings(&agent, &url));
     assert_eq!(found(said_all.as_bytes()), [""; 0], "in what it said: {said_all}");
 
-    assert_none_shipped_or_left(&proxy, &directory.path().join("state"));
-    // The control: the proxy did get them all, so there was something to be quoted, logged and shipped.
-    let heads = proxy.heads().join("\n");
-    for canary in
-        ["PathC4nary", "ZaVnC4dhaV2cAnArY", "dXNlcjpVcmxQYXNzdzByZEM0bmFyeQ", "cHJveHk6UHIweHlDNG5hcnk"]
-    {
+    assert_none_shipped_or_left(&quoter, &directory.path().join("state"));
+    // The control: the destination did get them, so there was something to be quoted, logged and shipped.
+    let heads = quoter.heads().join("\n");
+    for canary in ["PathC4nary", "ZaVnC4dhaV2cAnArY", "dXNlcjpVcmxQYXNzdzByZEM0bmFyeQ"] {
         assert!(heads.contains(canary), "{canary} was never sent: {heads}");
     }
 }
 
 /// Looks into every batch that went out and every file of the state.
-fn assert_none_shipped_or_left(proxy: &Proxy, state: &Path) {
-    for body in proxy.bodies.lock().expect("no panic").iter() {
+fn assert_none_shipped_or_left(quoter: &Quoter, state: &Path) {
+    for body in quoter.bodies.lock().expect("no panic").iter() {
         assert_eq!(found(&unpacked(body)), [""; 0], "in what it shipped");
     }
     for path in below(state) {
