@@ -54,6 +54,21 @@ impl Disk for Memory {
         self.with(name, |_| ())
     }
 
+    fn renew(&mut self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.with(name, |content| {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            assert_eq!(content.get(from..from + bytes.len()), Some(bytes), "only the same bytes");
+        })
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let content = self.0.borrow_mut().remove(from).ok_or(io::ErrorKind::NotFound)?;
+        match self.0.borrow_mut().insert(to.to_owned(), content) {
+            None => Ok(()),
+            Some(_) => panic!("{to} was written over"),
+        }
+    }
+
     fn sync_dir(&mut self) -> io::Result<()> {
         Ok(())
     }
