@@ -1,10 +1,11 @@
-//! Text to values: nginx formats, access lines, routes and nginx.conf.
+//! Text to values: nginx formats, access lines, routes and nginx.conf; nginx's counters.
 //!
-//! What it owns: the meaning of the text that a web server writes. What it must never do: input or output, read a clock or the
-//! environment, or panic: a bad line is a value with a reason. The crate has no std, so the compiler holds it to the first two.
+//! What it owns: the meaning of the text that web servers and their neighbours write. What it must never do: input or output,
+//! read a clock or the environment, or panic: a bad line is a value with a reason. The crate has no std, so the compiler holds it
+//! to the first two.
 //!
 //! Read in this order: [`AccessLine`] (what a line gives), [`Format`] (how lines look), [`Parser`] (bytes to lines), then
-//! [`route`], [`upstream`], [`time`], [`mod@escape`] and [`nginx_conf`].
+//! [`route`], [`upstream`], [`time`], [`mod@escape`] and [`nginx_conf`]; and apart from lines [`mod@stub_status`].
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::unreachable))]
 
@@ -17,6 +18,7 @@ mod bytes;
 pub mod escape;
 pub mod nginx_conf;
 pub mod route;
+pub mod stub_status;
 pub mod time;
 pub mod upstream;
 
