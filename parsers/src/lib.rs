@@ -1,11 +1,12 @@
-//! Text to values: nginx formats, access lines, routes and nginx.conf; the counters of nginx and HAProxy.
+//! Text to values: nginx formats, access lines, routes and nginx.conf; the counters of nginx, HAProxy and exporters.
 //!
 //! What it owns: the meaning of the text that web servers and their neighbours write. What it must never do: input or output,
 //! read a clock or the environment, or panic: a bad line is a value with a reason. The crate has no std, so the compiler holds it
 //! to the first two.
 //!
 //! Read in this order: [`AccessLine`] (what a line gives), [`Format`] (how lines look), [`Parser`] (bytes to lines), then
-//! [`route`], [`upstream`], [`time`], [`mod@escape`] and [`nginx_conf`]; and apart from lines [`mod@stub_status`] and [`haproxy`].
+//! [`route`], [`upstream`], [`time`], [`mod@escape`] and [`nginx_conf`]; and apart from lines [`mod@stub_status`], [`haproxy`] and
+//! [`prometheus`].
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::unreachable))]
 
@@ -18,6 +19,7 @@ mod bytes;
 pub mod escape;
 pub mod haproxy;
 pub mod nginx_conf;
+pub mod prometheus;
 pub mod route;
 pub mod stub_status;
 pub mod time;
