@@ -16,6 +16,9 @@ const COLUMNS: [&str; 7] =
     ["be_name", "srv_name", "srv_addr", "srv_port", "srv_op_state", "srv_admin_state", "srv_use_ssl"];
 const COLUMNS_NEEDED: usize = 2;
 
+/// `srv_use_ssl` of a server with `no-ssl`, which takes back the `ssl` of a `default-server` line.
+const NO_SSL: &[u8] = b"-1";
+
 /// What a server does: `srv_op_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -36,8 +39,8 @@ pub enum Operation {
 pub struct Admin(pub u64);
 
 impl Admin {
-    /// Forced, inherited, or for want of an address: 0x01, 0x02, 0x20. A server that the configuration disables has 0x01 and 0x04;
-    /// the latter stays when it is enabled.
+    /// Forced, inherited, or for want of an address: 0x01, 0x02, 0x20. A server that the configuration disables has 0x01 and
+    /// 0x04; the latter stays when it is enabled.
     const MAINTENANCE: u64 = 0x23;
     /// Forced or inherited: 0x08, 0x10.
     const DRAIN: u64 = 0x18;
@@ -62,14 +65,15 @@ pub struct Server<'a> {
     pub server: &'a str,
     /// `srv_addr`, IPv4 or IPv6; None also for what has none: a Unix socket, or a name that is not resolved.
     pub address: Option<&'a str>,
-    /// `srv_port`, 0 for a Unix socket. A server may be configured with an offset to the port of the client: `+100` prints as 100,
-    /// and `-10` as 2^32 less 10, which is None here.
+    /// `srv_port`, 0 for a Unix socket. A server may be configured with an offset to the port of the client: `+100` prints as
+    /// 100, and `-10` as 2^32 less 10, which is None here.
     pub port: Option<u16>,
     /// `srv_op_state`.
     pub operation: Option<Operation>,
     /// `srv_admin_state`.
     pub admin: Option<Admin>,
-    /// `srv_use_ssl`: 1 with `ssl` for traffic, 0 without. TLS for checks alone (`check-ssl`) is 0. HAProxy 2.3 and later.
+    /// `srv_use_ssl`: 1 with `ssl` for traffic, 0 without. TLS for checks alone (`check-ssl`) is 0, and so is `no-ssl`, which prints
+    /// as -1. HAProxy 2.3 and later.
     pub use_ssl: Option<u8>,
 }
 
@@ -173,6 +177,7 @@ fn server<'a>(columns: &[Option<usize>], row: &'a [u8]) -> Result<Server<'a>, Ro
         other => Operation::Other(other),
     });
     let use_ssl = match use_ssl {
+        Some(NO_SSL) => Some(0),
         Some(field) => {
             let value = whole_number(field).and_then(|value| u8::try_from(value).ok());
             Some(value.ok_or(RowReason::BadNumber { column: "srv_use_ssl", found: Snippet::new(field) })?)

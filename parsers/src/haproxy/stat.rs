@@ -217,9 +217,9 @@ impl<'a> Iterator for Stat<'a> {
         let (start, line) = (self.at, self.line);
         let mut fields = Fields::new(self.text, start);
         let row = row(&self.columns, &mut fields);
-        // A row may hold line ends in quotes. One whose end was not found is broken, its quotes cannot be trusted, and the next line
-        // is tried. A line is read twice at most all the same: to go on over its end it takes an odd number of quotes, and then
-        // the next such line ends the row before it.
+        // A row may hold line ends in quotes. One whose end was not found is broken, its quotes cannot be trusted, and the next
+        // line is tried. A line is read twice at most all the same: to go on over its end it takes an odd number of quotes, and
+        // then the next such line ends the row before it.
         self.at = fields.row_end().unwrap_or_else(|| {
             let left = rest(self.text, start);
             start + memchr::memchr(b'\n', left).map_or(left.len(), |length| length + 1)

@@ -15,6 +15,7 @@ const STAT_OPERATOR: &[u8] = include_bytes!("../../tests/data/haproxy/stat-opera
 /// The same over HTTP, `;csv`.
 const STAT_HTTP: &[u8] = include_bytes!("../../tests/data/haproxy/stat-http.csv");
 const INFO: &[u8] = include_bytes!("../../tests/data/haproxy/info.txt");
+const SERVERS_ODD: &[u8] = include_bytes!("../../tests/data/haproxy/servers-odd.txt");
 const SERVERS: &[u8] = include_bytes!("../../tests/data/haproxy/servers-state.txt");
 
 fn rows(answer: &[u8]) -> Vec<StatRow<'_>> {
@@ -248,9 +249,29 @@ fn the_servers_of_haproxy() {
     );
 }
 
+/// What HAProxy 2.6.12 prints for `no-ssl`, for ports that are offsets, and for servers without an address.
+#[test]
+fn servers_that_are_set_up_oddly() {
+    let found: Vec<_> =
+        servers_state(SERVERS_ODD).expect("an answer").collect::<Result<_, _>>().expect("rows");
+    let told: Vec<_> =
+        found.iter().map(|row| (row.server, row.address.is_some(), row.port, row.use_ssl)).collect();
+    let expected = [
+        ("a", true, Some(1), Some(1)),
+        ("b", true, Some(2), Some(0)),
+        ("less", true, None, Some(0)),
+        ("more", true, Some(100), Some(0)),
+        ("t1", false, Some(80), Some(0)),
+        ("t2", false, Some(80), Some(0)),
+        ("abns", false, Some(0), Some(0)),
+    ];
+    assert_eq!(told, expected);
+    assert!(found[4].admin.is_some_and(Admin::is_maintenance), "its name is not resolved");
+}
+
 #[test]
 fn servers_of_other_versions() {
-    // HAProxy 2.2 ends with the column srvrecord. Then: what a server with the port `-10` gives.
+    // HAProxy 2.2 ends with the column srvrecord.
     let found: Vec<_> = servers_state(
         b"1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_port srvrecord\n\
           2 x 1 a 127.0.0.1 2 0 4294967286 -\n2 x 2 b 127.0.0.1 7 8 80 -\n2 x 3\n2 x 2 b 127.0.0.1 2 0 4294967296 -\n2 x 4 \xff - 2 0 1 -\n2 x",
