@@ -4,12 +4,14 @@
 //! panics, that parts sum to totals, that what was written comes back, that no secret and no control
 //! character gets out.
 
+mod counters;
 mod edges;
 mod settings;
 mod spool;
 mod state;
 mod text;
 
+pub use counters::{haproxy, prometheus, stub_status};
 pub use edges::{answer, guard, gz, redact, terminal};
 pub use settings::settings;
 pub use spool::spool;
