@@ -4,16 +4,19 @@
 //! then the edges that touch the world, then what puts them together.
 
 pub mod clock;
+pub mod facts;
 mod mutant;
 pub mod record;
 pub mod secret;
 
 pub mod follow;
+pub mod insight;
 pub mod window;
 
 pub mod batch;
 pub mod spool;
 
+pub mod probes;
 pub mod ship;
 pub mod sources;
 pub mod status;

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::support::{Agent, BalanceWatch, Process, Receiver, free_address, get, number, wait_for};
+use crate::support::{Agent, BalanceWatch, Process, Receiver, free_address, get, number, signal, wait_for};
 
 /// An nginx of the test's own: two workers, a loopback port, its files in the test's directory.
 pub(crate) struct Nginx {
@@ -43,16 +43,48 @@ impl Nginx {
              server {{ listen {address}; server_name shop.example;\n\
              location /ok {{ return 200 'fine'; }}\n location /moved {{ return 301 /ok; }}\n\
              location /missing {{ return 404; }}\n location /broken {{ return 500; }}\n\
-             location /slow {{ proxy_pass http://{hung}; }}\n}}\n}}\n"
+             location /slow {{ proxy_pass http://{hung}; }}\n location /quiet {{ access_log off; return 204; }}\n\
+             location = /stub_status {{ stub_status; access_log off; allow 127.0.0.1; deny all; }}\n}}\n}}\n"
         );
         let file = directory.join("nginx.conf");
         fs::write(&file, configuration).expect("a configuration");
-        let mut command = Command::new("nginx");
-        command.args(["-g", "daemon off;", "-p"]).arg(directory).arg("-c").arg(&file);
-        let process = Process::start(&mut command, &directory.join("nginx.out"));
-        wait_for("nginx", || TcpStream::connect(address).ok());
-        wait_for("nginx's process number", || fs::read_to_string(directory.join("nginx.pid")).ok());
+        let process = run(directory, address);
         Nginx { address, directory: directory.to_owned(), process, hanging }
+    }
+
+    /// Stops it in good order and starts it anew.
+    pub(crate) fn restart(&mut self) {
+        self.process.stop();
+        self.process = run(&self.directory, self.address);
+    }
+
+    /// Reads its configuration again: new workers take over from the old ones.
+    pub(crate) fn reload(&self) {
+        let before = self.workers();
+        self.process.signal("HUP");
+        wait_for("workers of the new configuration", || {
+            let now = self.workers();
+            (!now.is_empty() && now.iter().all(|worker| !before.contains(worker))).then_some(())
+        });
+    }
+
+    /// Kills every worker at once, as the kernel does when memory runs out; the master makes new ones.
+    pub(crate) fn kill_workers(&self) {
+        let before = self.workers();
+        for worker in &before {
+            signal(*worker, "KILL");
+        }
+        wait_for("new workers", || {
+            let now = self.workers();
+            (now.len() == before.len() && now.iter().all(|worker| !before.contains(worker))).then_some(())
+        });
+    }
+
+    fn workers(&self) -> Vec<u32> {
+        let master = self.process.id();
+        let children = fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+        let children = children.expect("the master's children");
+        children.split_ascii_whitespace().map(|pid| pid.parse().expect("a number")).collect()
     }
 
     /// Tells the workers to open the log anew, as logrotate's rules do.
@@ -76,6 +108,17 @@ impl Nginx {
         }
         lines
     }
+}
+
+fn run(directory: &Path, address: SocketAddr) -> Process {
+    let pid_file = directory.join("nginx.pid");
+    let _ = fs::remove_file(&pid_file);
+    let mut command = Command::new("nginx");
+    command.args(["-g", "daemon off;", "-p"]).arg(directory).arg("-c").arg(directory.join("nginx.conf"));
+    let process = Process::start(&mut command, &directory.join("nginx.out"));
+    wait_for("nginx", || TcpStream::connect(address).ok());
+    wait_for("nginx's process number", || fs::read_to_string(&pid_file).ok());
+    process
 }
 
 impl Drop for Nginx {

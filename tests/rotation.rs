@@ -3,7 +3,7 @@
 //!
 //! `WATCHPOST_TEST_ROTATIONS=1000` runs so many cycles over all kinds; by default there are about thirty.
 
-mod rig;
+pub(crate) mod rig;
 
 use std::process::Command;
 use std::time::{Duration, Instant};

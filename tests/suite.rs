@@ -11,6 +11,7 @@ mod memory;
 mod nginx;
 mod peers;
 mod pipeline;
+mod reconciliation;
 mod rotation;
 mod security;
 mod shipped_config;

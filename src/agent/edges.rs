@@ -11,8 +11,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::doorbell::Doorbell;
+use crate::probes::{self, PROBES, ProbeBoard, Wanted};
 use crate::secret::Secret;
 use crate::ship::{self, Mailbox, SenderOptions};
 use crate::status::{self, Board};
@@ -31,6 +33,12 @@ pub struct Setup {
     pub mailbox: Arc<Mailbox>,
     /// What the port shows.
     pub board: Arc<Board>,
+    /// What the probes are to ask.
+    pub wanted: Wanted,
+    /// Where they put what they saw.
+    pub probes: Arc<ProbeBoard>,
+    /// Called after each run of a probe.
+    pub on_report: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The running thread.
@@ -71,10 +79,37 @@ impl Drop for Edges {
 }
 
 async fn serve(setup: Setup, stopped: watch::Receiver<bool>) {
-    let Setup { sumo_url, status_token, listener, stop_grace, mailbox, board } = setup;
+    let Setup { sumo_url, status_token, listener, stop_grace, mailbox, board, wanted, probes, on_report } =
+        setup;
+    let probing = probe(wanted, probes, on_report, stopped.clone());
     let sender = send(sumo_url, stop_grace, mailbox, stopped.clone());
     let port = listen(listener, status_token, board, stopped);
-    tokio::join!(sender, port);
+    tokio::join!(sender, port, probing);
+}
+
+/// Runs every probe in a task of its own: one that panics is made anew, and costs no other its turn.
+async fn probe(
+    wanted: Wanted,
+    board: Arc<ProbeBoard>,
+    on_report: Arc<dyn Fn() + Send + Sync>,
+    stopped: watch::Receiver<bool>,
+) {
+    let mut tasks = JoinSet::new();
+    for spec in PROBES {
+        let (wanted, board, on_report) = (wanted.clone(), Arc::clone(&board), Arc::clone(&on_report));
+        let stopped = stopped.clone();
+        tasks.spawn(async move {
+            let again = || {
+                let (wanted, board, on_report) = (wanted.clone(), Arc::clone(&board), Arc::clone(&on_report));
+                tokio::spawn(probes::watch(spec, wanted, board, on_report, stopped.clone()))
+            };
+            while let Err(error) = again().await {
+                tracing::error!("the probe {} broke an invariant and is made anew: {error}", spec.name);
+                tokio::time::sleep(spec.interval).await;
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
 }
 
 async fn send(

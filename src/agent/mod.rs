@@ -13,6 +13,7 @@ mod lines;
 mod outbox;
 mod pipeline;
 pub mod plan;
+mod probing;
 mod reading;
 mod settle;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod web_server;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -30,6 +32,7 @@ use crate::clock::Now;
 use crate::config::Config;
 use crate::follow::HostFiles;
 use crate::follow::watch::DirectoryWatch;
+use crate::probes::{ProbeBoard, Tally, Wanted};
 use crate::ship::{DeliveryState, Mailbox};
 use crate::spool::{AgentId, DirDisk, Disk, Fresh, OpenError, Options as SpoolOptions, Spool};
 use crate::status::Board;
@@ -148,7 +151,13 @@ impl Agent {
         let (bell, scan_bell) = (Arc::clone(&doorbell), Arc::clone(&doorbell));
         let mailbox = Arc::new(Mailbox::new(Box::new(move || bell.ring())));
         let board = Arc::new(Board::new());
+        let probes = Arc::new(ProbeBoard::new());
+        let (count_bell, report_bell) = (Arc::clone(&doorbell), Arc::clone(&doorbell));
+        let tally = Arc::new(Tally::new(move || count_bell.ring()));
         let edges = Edges::start(edges::Setup {
+            wanted: Wanted { tally: Some(Arc::clone(&tally)), ..wanted(&config) },
+            probes: Arc::clone(&probes),
+            on_report: Arc::new(move || report_bell.ring()),
             sumo_url: config.sumo_url.clone(),
             status_token: config.status_token.clone(),
             listener,
@@ -158,7 +167,8 @@ impl Agent {
         })
         .map_err(StartError::Edges)?;
         let watch = DirectoryWatch::new(move || scan_bell.ring_scan());
-        let parts = Parts { config, plan, spool, files: Arc::new(HostFiles), watch, mailbox, board };
+        let files = Arc::new(HostFiles);
+        let parts = Parts { config, plan, spool, files, watch, mailbox, board, probes, tally };
         let pipeline = Pipeline::new(parts, now);
         Ok(Agent { pipeline, edges, doorbell, status_address })
     }
@@ -220,6 +230,11 @@ fn next_look(activity: Activity, due: Instant, now: Instant) -> Instant {
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).map_err(|source| StartError::StatusPort { address, source })
+}
+
+/// What the probes are to ask, by the settings and by what is on this host.
+pub fn wanted(config: &Config) -> Wanted {
+    Wanted { stub_status: web_server::stub_target(config), tally: None }
 }
 
 /// Where the spool of a configuration is.

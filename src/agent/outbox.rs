@@ -51,13 +51,19 @@ impl Pipeline {
         }
         self.host_due = now.monotonic + self.config.host_interval;
         self.sample = self.host.sample(now);
-        if !self.ships() || self.sample.readings.is_empty() {
+        if !self.ships() {
             return;
         }
-        let metrics = to_json(&self.sample);
-        let head = format!("{{\"timestamp\":{},\"record\":\"host.metrics\"", self.sample.at);
-        for part in host_records(&head, &metrics, self.batch_max_bytes as usize) {
-            self.add_record(Stream::HostMetrics, now, &part);
+        let mut records = Vec::new();
+        if !self.sample.readings.is_empty() {
+            let head = format!("{{\"timestamp\":{},\"record\":\"host.metrics\"", self.sample.at);
+            records.push((head, to_json(&self.sample.readings)));
+        }
+        records.extend(self.insight.take_records());
+        for (head, metrics) in records {
+            for part in host_records(&head, &metrics, self.batch_max_bytes as usize) {
+                self.add_record(Stream::HostMetrics, now, &part);
+            }
         }
     }
 

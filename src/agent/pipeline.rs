@@ -12,11 +12,13 @@ use super::ledger::Account;
 use super::lines::{Reader, Shipping};
 use super::outbox::{Open, WAITING_PREFIX};
 use super::plan::Plan;
+use super::probing::Insight;
 use crate::clock::Now;
 use crate::config::{Config, ReadFrom, ShipLines};
 use crate::follow::watch::DirectoryWatch;
 use crate::follow::{Files, Follower, Options as FollowOptions};
 use crate::mutant::{Mutant, is_on};
+use crate::probes::{ProbeBoard, Tally};
 use crate::ship::{DeliveryState, Mailbox};
 use crate::sources::{Host, Sample};
 use crate::spool::{Disk, NewBatch, Returned, Spool};
@@ -52,6 +54,8 @@ pub(super) struct Parts {
     pub(super) watch: DirectoryWatch,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) board: Arc<Board>,
+    pub(super) probes: Arc<ProbeBoard>,
+    pub(super) tally: Arc<Tally>,
 }
 
 /// Everything between the files and the mailbox.
@@ -66,6 +70,10 @@ pub(super) struct Pipeline {
     pub(super) lines: Open,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) board: Arc<Board>,
+    /// What the probes saw, and what they want counted.
+    pub(super) probes: Arc<ProbeBoard>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) insight: Insight,
     pub(super) sample: Sample,
     /// The moment of the tick under way.
     pub(super) now: Now,
@@ -97,7 +105,7 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     pub(super) fn new(parts: Parts, now: Now) -> Pipeline {
-        let Parts { config, plan, spool, files, watch, mailbox, board } = parts;
+        let Parts { config, plan, spool, files, watch, mailbox, board, probes, tally } = parts;
         let entries = || spool.state().iter().map(|(key, value)| (key.as_slice(), value.as_slice()));
         let first_start = spool.state().is_empty();
         let window_options = WindowOptions {
@@ -153,6 +161,9 @@ impl Pipeline {
             spool,
             mailbox,
             board,
+            probes,
+            tally,
+            insight: Insight::new(now),
         };
         pipeline.announce_start(now);
         pipeline
@@ -171,10 +182,15 @@ impl Pipeline {
         let _ = self.spool.retry(now);
         self.append_refused();
         self.append_samples();
-        if scan || now.monotonic >= self.scan_due {
+        let question = self.tally.waiting();
+        if scan || question.is_some() || now.monotonic >= self.scan_due {
             self.scan(now);
         }
         let activity = self.take_lines(now);
+        if activity != Activity::Busy {
+            self.answer_tally(question);
+        }
+        self.take_reports(now);
         self.progress(now);
         self.sample_host(now);
         self.close_summaries(false);

@@ -61,6 +61,8 @@ pub struct Plan {
     pub logs: Vec<LogPlan>,
     /// What should be said about them: logs that cannot be followed, lines that may come late.
     pub notes: Vec<String>,
+    /// Whether nginx's configuration had a say in it.
+    pub is_discovered: bool,
     fallback: LogPlan,
 }
 
@@ -94,7 +96,8 @@ impl Plan {
             None => ("combined, main or JSON, by the line".to_owned(), Reading::Detect),
         };
         let fallback = LogPlan { pattern: String::new(), reading, format_name, vhost: None, flush_ms: None };
-        let mut plan = Plan { logs: Vec::new(), notes: Vec::new(), fallback };
+        let mut plan =
+            Plan { logs: Vec::new(), notes: Vec::new(), is_discovered: discovery.is_some(), fallback };
         match &config.access_logs {
             AccessLogs::None => {}
             AccessLogs::Globs(patterns) => {
@@ -204,7 +207,7 @@ impl Plan {
 }
 
 /// Whether a server_name names one host: neither a pattern nor nginx's name for everything else.
-fn is_host_name(name: &str) -> bool {
+pub(super) fn is_host_name(name: &str) -> bool {
     name != "_" && !name.is_empty() && !name.starts_with('~') && !name.contains('*')
 }
 
@@ -224,7 +227,7 @@ fn stated_format(setting: &LogFormat) -> Result<Option<(String, Format)>, PlanEr
 }
 
 /// The path or shell pattern of a directive's files: a variable in it may be anything. `None` for what is no file.
-fn pattern_of(directive: &AccessLogDirective) -> Option<String> {
+pub(super) fn pattern_of(directive: &AccessLogDirective) -> Option<String> {
     match directive.target {
         LogTarget::File => Some(directive.path.clone()),
         LogTarget::FilesByVariable => {
@@ -236,7 +239,7 @@ fn pattern_of(directive: &AccessLogDirective) -> Option<String> {
 }
 
 /// What nginx.conf says; `None` when it cannot be read.
-fn discover(path: &Path) -> Option<Discovery> {
+pub(super) fn discover(path: &Path) -> Option<Discovery> {
     let text = read_regular(path, CONFIGURATION_BYTES_MAX)?;
     let mut include = |pattern: &str| -> Vec<(String, String)> {
         let Ok(paths) = glob::glob(pattern) else { return Vec::new() };

@@ -28,7 +28,8 @@ impl Pipeline {
         }
         let losses: Vec<(LossReason, Loss)> = losses.into_iter().collect();
         let mut host_prometheus = String::new();
-        prometheus_text(&self.sample, &mut host_prometheus);
+        let readings = self.sample.readings.iter().chain(self.insight.readings());
+        prometheus_text(readings, &mut host_prometheus);
         let (web, counted_lines) = self.web();
         let snapshot = Snapshot {
             agent: AgentStatus {
@@ -41,9 +42,13 @@ impl Pipeline {
             },
             web,
             counted_lines,
-            host: to_json(&self.sample),
+            host: to_json(&self.sample.readings),
             host_prometheus,
             sources: self.source_statuses(),
+            probes: self.probes.statuses(now),
+            probe_metrics: self.insight.metrics(),
+            reconciliation: self.insight.reconciliations(),
+            findings: self.insight.findings(),
             files: self.file_statuses(),
             ledger: Ledger::new(
                 self.account.read,

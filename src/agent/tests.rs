@@ -22,6 +22,7 @@ use crate::clock::Now;
 use crate::config::{self, Config, Surroundings};
 use crate::follow::watch::DirectoryWatch;
 use crate::follow::{Follower, HostFiles, Options as FollowOptions};
+use crate::probes::{ProbeBoard, Tally};
 use crate::record::Stream;
 use crate::ship::Mailbox;
 use crate::spool::PendingBatch;
@@ -76,6 +77,8 @@ fn pipeline(config: &Config, now: Now) -> Pipeline {
         watch: DirectoryWatch::new(|| {}),
         mailbox,
         board: Arc::new(Board::new()),
+        probes: Arc::new(ProbeBoard::new()),
+        tally: Arc::new(Tally::new(|| {})),
     };
     Pipeline::new(parts, now)
 }

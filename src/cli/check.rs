@@ -11,10 +11,12 @@ use std::time::Instant;
 
 use super::analyze::write_out;
 use super::{Failure, exit, grouped, printable, runtime, size};
-use crate::agent::others_may_change;
 use crate::agent::plan::Plan;
+use crate::agent::{others_may_change, wanted};
 use crate::config::Config;
+use crate::facts::ProbeState;
 use crate::follow::{Follower, HostFiles, Options};
+use crate::probes::once;
 use crate::ship::check_destination;
 use crate::sources::SOURCES;
 
@@ -58,6 +60,7 @@ pub fn run(config: &Config, exposed: &[String]) -> Result<(), Failure> {
     }
     check_logs(&mut report, &plan);
     check_sources(&mut report, config);
+    check_probes(&mut report, config)?;
     check_state(&mut report, config);
     check_port(&mut report, config);
     check_delivery(&mut report, config)?;
@@ -154,6 +157,24 @@ fn check_sources(report: &mut Report, config: &Config) {
             config.host_interval.as_secs_f64()
         )),
     }
+}
+
+fn check_probes(report: &mut Report, config: &Config) -> Result<(), Failure> {
+    report.heading("probes");
+    for (spec, status, _) in runtime()?.block_on(once(&wanted(config))) {
+        let said = status.last_error.unwrap_or_default();
+        let (name, setting) = (spec.name, spec.setting);
+        match status.state {
+            ProbeState::Ok | ProbeState::Starting => {
+                report.good(format!("{name}: {}, every {} s", spec.help, spec.interval.as_secs_f64()));
+            }
+            ProbeState::Absent => report.note(format!("{name}: {said} ({setting})")),
+            ProbeState::Denied | ProbeState::Failing => {
+                report.problem(format!("{name}: {said}"), format!("mend it, or set {setting}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_state(report: &mut Report, config: &Config) {

@@ -1,11 +1,12 @@
-//! `watchpost once`: one sample of every source, as one JSON object on stdout.
+//! `watchpost once`: one sample of every source and one run of every probe, as one JSON object on stdout.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::{Failure, exit, printable_json};
+use super::{Failure, exit, printable_json, runtime};
+use crate::agent::wanted;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::sources::{Host, Sample, to_json};
@@ -22,7 +23,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     host.sample(Now::read());
     wait_until(Instant::now() + SAMPLES_APART);
     let sample = host.sample(Now::read());
-    let text = serde_json::to_string_pretty(&describe(&sample)).expect("numbers and texts are always JSON");
+    let mut answer = describe(&sample);
+    answer["probes"] = Value::Object(probes(config)?);
+    let text = serde_json::to_string_pretty(&answer).expect("numbers and texts are always JSON");
     writeln!(std::io::stdout(), "{}", printable_json(text.as_bytes()))
         .map_err(|error| Failure::io("stdout cannot be written", &error))?;
     let failed = sample.sources.iter().any(|source| !source.ok && source.not_available.is_none());
@@ -47,7 +50,23 @@ fn describe(sample: &Sample) -> Value {
             (source.name.to_owned(), state)
         })
         .collect();
-    json!({ "timestamp": sample.at, "host": to_json(sample), "sources": sources })
+    json!({ "timestamp": sample.at, "host": to_json(&sample.readings), "sources": sources })
+}
+
+/// What each probe that is on sees, and how it fares.
+fn probes(config: &Config) -> Result<Map<String, Value>, Failure> {
+    let seen = runtime()?.block_on(crate::probes::once(&wanted(config)));
+    let probes = seen.into_iter().map(|(spec, status, report)| {
+        let metrics = report.map_or_else(Map::new, |report| to_json(&report.readings));
+        let answer = json!({
+            "state": status.state,
+            "duration_ms": status.duration_ms,
+            "last_error": status.last_error,
+            "metrics": metrics,
+        });
+        (spec.name.to_owned(), answer)
+    });
+    Ok(probes.collect())
 }
 
 fn wait_until(moment: Instant) {

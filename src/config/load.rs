@@ -48,6 +48,7 @@ pub fn load(strings: &dyn Strings, surroundings: &Surroundings<'_>) -> Result<Co
         host_interval: loader.value("WATCHPOST_HOST_INTERVAL", values::host_interval),
         host_sources: loader.value("WATCHPOST_HOST_SOURCES", sources),
         summary_interval: loader.value("WATCHPOST_SUMMARY_INTERVAL", values::summary_interval),
+        stub_status: loader.value("WATCHPOST_STUB_STATUS", values::stub_status),
         host_name: loader.optional("WATCHPOST_HOST_NAME", values::name),
         source_category: loader.optional("WATCHPOST_SOURCE_CATEGORY", values::category),
         source_name: loader.optional("WATCHPOST_SOURCE_NAME", values::name),

@@ -97,6 +97,17 @@ pub enum HostSources {
     Named(Vec<String>),
 }
 
+/// Where nginx tells its counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StubStatus {
+    /// Where nginx.conf has a location for it.
+    Auto,
+    /// It is not asked.
+    None,
+    /// An `http://` URL.
+    Url(String),
+}
+
 impl HostSources {
     /// Whether the source of this name runs.
     pub fn includes(&self, name: &str) -> bool {
@@ -167,6 +178,8 @@ pub struct Config {
     pub summary_interval: Duration,
     /// Which host sources run.
     pub host_sources: HostSources,
+    /// Where nginx tells its counters.
+    pub stub_status: StubStatus,
     /// `X-Sumo-Host`; `None`: the hostname.
     pub host_name: Option<String>,
     /// `X-Sumo-Category`; `None`: each stream's own.

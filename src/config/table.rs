@@ -39,8 +39,8 @@ impl Setting {
     }
 }
 
-/// Every setting, in the order of the manual: the destination, logs, the disk buffer, the host,
-/// metadata, the status port, the agent itself.
+/// Every setting, in the order of the manual: the destination, logs, the disk buffer, the host, the
+/// probes, metadata, the status port, the agent itself.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "WATCHPOST_SUMO_URL",
@@ -176,6 +176,16 @@ conntrack, fds, processes, uptime, agent.",
         secret: false,
         form: "a duration from 1s to 5m of whole seconds, in ms, s, m or h",
         meaning: "The length of a shipped web summary: the requests, errors and latencies of that time.",
+    },
+    Setting {
+        name: "WATCHPOST_STUB_STATUS",
+        flag: "stub-status",
+        default: "auto",
+        secret: false,
+        form: "auto, none, or an http:// URL",
+        meaning: "\
+Where nginx tells its own count of requests, with which the counted lines are compared all the time.
+auto: the location of nginx.conf in which stub_status stands.",
     },
     Setting {
         name: "WATCHPOST_HOST_NAME",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use watchpost_parsers::{Format, FormatError};
 
-use super::{AccessLogs, HostSources, LogFormat, LogLevel, ReadFrom, Redact, ShipLines};
+use super::{AccessLogs, HostSources, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus};
 use crate::secret::Secret;
 
 /// The value, or what is wrong as the end of a sentence.
@@ -147,6 +147,21 @@ pub(super) fn url(text: &str) -> Parsed<Secret> {
         return Err("has no host".into());
     }
     Ok(Secret::new(text))
+}
+
+/// `WATCHPOST_STUB_STATUS`.
+pub(super) fn stub_status(text: &str) -> Parsed<StubStatus> {
+    match text {
+        "auto" => Ok(StubStatus::Auto),
+        "none" => Ok(StubStatus::None),
+        _ if text.starts_with("https:") => {
+            Err("is an https URL; the counters are asked on this host, in the clear".into())
+        }
+        _ => {
+            url(text)?;
+            Ok(StubStatus::Url(text.to_owned()))
+        }
+    }
 }
 
 /// `WATCHPOST_STATUS_TOKEN`: what an Authorization header can carry.

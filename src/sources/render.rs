@@ -1,4 +1,4 @@
-//! A sample as the JSON of a host record and as Prometheus text.
+//! Readings as the JSON of a record and as Prometheus text.
 //!
 //! Both derive from the metrics' definitions alone; no source has a say in how it is written.
 
@@ -7,7 +7,6 @@ use std::fmt::Write;
 
 use serde_json::{Map, Number, Value};
 
-use super::Sample;
 use crate::record::{MetricKind, Reading};
 
 /// Beyond this a double does not hold every whole number, so it is not written as one.
@@ -18,9 +17,9 @@ const WHOLE_MAX: f64 = 9_007_199_254_740_992.0; // 2^53
 ///
 /// `{"system.uptime":12,"system.network.io":{"eth0":{"receive":1,"transmit":2}}}`. Whole values
 /// are written without a decimal point; what is not a number is left out.
-pub fn to_json(sample: &Sample) -> Map<String, Value> {
+pub fn to_json(readings: &[Reading]) -> Map<String, Value> {
     let mut root = Map::new();
-    for reading in &sample.readings {
+    for reading in readings {
         if let Some(value) = json_number(reading.value) {
             insert(&mut root, reading, value);
         }
@@ -55,9 +54,9 @@ fn json_number(value: f64) -> Option<Value> {
 /// with its help and type above its values.
 ///
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>
-pub fn prometheus_text(sample: &Sample, out: &mut String) {
+pub fn prometheus_text<'a>(readings: impl IntoIterator<Item = &'a Reading>, out: &mut String) {
     let mut by_name: BTreeMap<&str, Vec<&Reading>> = BTreeMap::new();
-    for reading in &sample.readings {
+    for reading in readings {
         by_name.entry(reading.prometheus_name()).or_default().push(reading);
     }
     for (name, readings) in by_name {
@@ -112,16 +111,15 @@ mod tests {
         .by(&["interface", "direction"], &["device", ""])
         .named_by_value(&[("receive", "net_receive_bytes_total"), ("transmit", "net_transmit_bytes_total")]);
 
-    fn sample() -> Sample {
-        let readings = vec![
+    fn readings() -> Vec<Reading> {
+        vec![
             Reading::new(&BYTES, ["eth0", "receive"], 10.0),
             Reading::new(&BYTES, ["eth0", "transmit"], 20.0),
             Reading::new(&UPTIME, [], 12.0),
             Reading::new(&BYTES, ["a\"b\\c\nd", "receive"], 1e15),
             Reading::new(&SHARE, ["user"], 0.125),
             Reading::new(&SHARE, ["idle"], f64::NAN),
-        ];
-        Sample { at: 1, readings, sources: Vec::new() }
+        ]
     }
 
     #[test]
@@ -130,13 +128,13 @@ mod tests {
             r#"{"cpu.share":{"user":0.125},"net.io":{"a\"b\\c\nd":{"receive":1000000000000000},"#,
             r#""eth0":{"receive":10,"transmit":20}},"system.uptime":12}"#
         );
-        assert_eq!(Value::Object(to_json(&sample())).to_string(), expected);
+        assert_eq!(Value::Object(to_json(&readings())).to_string(), expected);
     }
 
     #[test]
     fn prometheus_text_is_grouped_and_escaped() {
         let mut text = String::from("before\n");
-        prometheus_text(&sample(), &mut text);
+        prometheus_text(&readings(), &mut text);
         let expected = r#"before
 # HELP cpu_ratio Share
 # TYPE cpu_ratio gauge

@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::board::View;
 use super::health;
 use super::snapshot::Snapshot;
+use crate::facts::ProbeState;
+use crate::insight::findings::Severity;
+use crate::insight::reconcile::{Reconciliation, Verdict};
 
 /// The type of the answer.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,6 +35,9 @@ pub(super) fn render(view: &View) -> String {
     ledger(&mut text, snapshot);
     files(&mut text, snapshot);
     sources(&mut text, snapshot);
+    probes(&mut text, snapshot);
+    reconciliation(&mut text, snapshot);
+    findings(&mut text, snapshot);
     spool(&mut text, snapshot);
     delivery(&mut text, &snapshot.delivery);
     web_totals(&mut text, &snapshot.web);
@@ -118,6 +124,61 @@ fn files(text: &mut Text, snapshot: &Snapshot) {
         for ((path, file_kind), sums) in &by_path {
             family = family.add(&[("path", path), ("kind", file_kind)], count(sums[index]));
         }
+    }
+}
+
+fn probes(text: &mut Text, snapshot: &Snapshot) {
+    let mut family =
+        text.family("watchpost_probe_up", GAUGE, "Whether a probe's last run saw what it asks for");
+    for probe in snapshot.probes.iter().filter(|probe| probe.state != ProbeState::Absent) {
+        family = family.add(&[("probe", probe.name)], truth(probe.state == ProbeState::Ok));
+    }
+    let mut family = text.family("watchpost_probe_duration_seconds", GAUGE, "Length of a probe's last run");
+    for probe in &snapshot.probes {
+        family = family.add(&[("probe", probe.name)], probe.duration_ms / 1000.0);
+    }
+}
+
+fn reconciliation(text: &mut Text, snapshot: &Snapshot) {
+    type Pick = fn(&Reconciliation) -> f64;
+    let families: [(&str, &str, &str, Pick); 4] = [
+        ("watchpost_reconciliation_counted_total", COUNTER, "Lines since a comparison began", |one| {
+            count(one.counted)
+        }),
+        (
+            "watchpost_reconciliation_reported_total",
+            COUNTER,
+            "Requests that the server reports for the same time",
+            |one| count(one.reported),
+        ),
+        (
+            "watchpost_reconciliation_unaccounted",
+            GAUGE,
+            "Requests without a line; negative for lines without a request",
+            |one| one.unaccounted as f64,
+        ),
+        ("watchpost_reconciliation_agrees", GAUGE, "Whether lines and requests agree", |one| {
+            truth(matches!(one.verdict, Verdict::Equal | Verdict::WithinBracket))
+        }),
+    ];
+    for (name, kind, help, pick) in families {
+        let mut family = text.family(name, kind, help);
+        for one in &snapshot.reconciliation {
+            family = family.add(&[("with", one.with)], pick(one));
+        }
+    }
+}
+
+fn findings(text: &mut Text, snapshot: &Snapshot) {
+    let mut family = text.family("watchpost_finding", GAUGE, "Weaknesses that stand; always 1");
+    for finding in &snapshot.findings {
+        let severity = match finding.severity {
+            Severity::Low => "low",
+            Severity::Medium => "medium",
+            Severity::High => "high",
+        };
+        let labels = [("id", finding.id), ("subject", finding.subject.as_str()), ("severity", severity)];
+        family = family.add(&labels, 1.0);
     }
 }
 

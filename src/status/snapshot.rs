@@ -9,6 +9,9 @@ use std::sync::{Arc, LazyLock};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::facts::ProbeStatus;
+use crate::insight::findings::Finding;
+use crate::insight::reconcile::Reconciliation;
 use crate::record::{Loss, LossReason};
 
 /// Everything the agent says about itself at the end of one tick.
@@ -23,11 +26,15 @@ pub struct Snapshot {
     pub counted_lines: u64,
     /// The latest host sample, by metric name.
     pub host: Map<String, Value>,
-    /// The same sample as Prometheus text with its `HELP` and `TYPE` lines; it goes to `/metrics` as it stands.
+    /// The same sample, and what the probes told, as Prometheus text with its `HELP` and `TYPE` lines; it goes to `/metrics` as it stands.
     #[serde(skip)]
     pub host_prometheus: String,
     /// The host sources, each with how its last run went.
     pub sources: Vec<SourceStatus>,
+    /// The probes, each with how its last run went.
+    pub probes: Vec<ProbeStatus>,
+    /// What the probes told last, by probe and metric name.
+    pub probe_metrics: Map<String, Value>,
     /// The files that are followed.
     pub files: Vec<FileStatus>,
     /// Where every line went.
@@ -37,6 +44,10 @@ pub struct Snapshot {
     /// The sender, as it renders itself: `state`, `delivered_batches`, `sent_bytes`, `failures`, `last_status`,
     /// `last_error`, `last_success_age_s`, `next_try_in_s`.
     pub delivery: Value,
+    /// How the lines compare with what servers counted.
+    pub reconciliation: Vec<Reconciliation>,
+    /// What is weak about this host and what it guards.
+    pub findings: Vec<Finding>,
     /// What is wrong beyond what the other parts show; each one makes `/healthz` bad.
     pub problems: Vec<String>,
 }

@@ -77,7 +77,8 @@ impl Windows {
         }
     }
 
-    fn totals_view(&self) -> TotalsView {
+    /// What was counted since the state began.
+    pub fn totals_view(&self) -> TotalsView {
         let totals = &self.totals;
         TotalsView {
             requests: totals.counts.requests(),

@@ -5,7 +5,7 @@ use regex::Regex;
 use super::source::{RustFile, Tree, block_end, words};
 
 /// Import nothing of the project but one another, upwards in this list.
-const WORDS: &[&str] = &["record", "secret", "clock", "mutant"];
+const WORDS: &[&str] = &["record", "facts", "secret", "clock", "mutant"];
 /// Pure steps of the pipeline.
 const STAGES: &[&str] = &["follow", "window", "insight", "batch", "spool"];
 /// What touches the host, the network or a reader.
@@ -14,7 +14,7 @@ const EDGES: &[&str] = &["sources", "probes", "ship", "status"];
 /// Every module of `src`, a row each for those with the same rights, and what the row may import.
 const LAYERS: &[(&[&str], &[&[&str]])] = &[
     (&["record", "secret", "mutant"], &[]),
-    (&["clock"], &[&["record"]]),
+    (&["clock", "facts"], &[&["record"]]),
     (STAGES, &[WORDS]),
     (&["config"], &[WORDS]),
     (EDGES, &[WORDS, STAGES]),

@@ -3,6 +3,7 @@
 //! What it owns: ngx_http_log_module's rules. A level that states `access_log` replaces the outer level's logs; `off` empties the
 //! level. What it must never do: report a log that no server writes to, for no line of it will ever come.
 
+use super::servers::servers;
 use super::tree::{Directive, Tree};
 use super::{
     AccessLogDirective, Discovery, ErrorLogDirective, LogTarget, PROBLEMS_MAX, Place, Problem, quoted,
@@ -30,7 +31,13 @@ struct Walk<'t> {
 }
 
 pub(crate) fn discover(tree: &Tree, place: &Place<'_>) -> Discovery {
-    let discovery = Discovery { problems: tree.problems.clone(), ..Discovery::default() };
+    let pid = tree.directives.iter().find(|directive| directive.name == "pid");
+    let discovery = Discovery {
+        problems: tree.problems.clone(),
+        servers: servers(tree),
+        pid_file: pid.and_then(|pid| pid.arguments.first().cloned()),
+        ..Discovery::default()
+    };
     let mut walk =
         Walk { tree, place, formats: BTreeMap::new(), logs: Vec::new(), known: BTreeMap::new(), discovery };
     let blocks: Vec<&Directive> =

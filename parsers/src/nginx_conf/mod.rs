@@ -4,14 +4,18 @@
 //! must never do: open a file. What `include` names is handed in by the caller, and what cannot be understood is a problem with its
 //! place, never a reason to give up on the rest.
 //!
-//! `tokens` makes words of text, `tree` makes directives of words, `discover` reads the logs out of the directives.
+//! `tokens` makes words of text, `tree` makes directives of words; `discover` reads the logs out of the directives, `servers` where
+//! they listen.
 
 mod discover;
+mod servers;
 pub(crate) mod tokens;
 mod tree;
 
 use alloc::string::String;
 use alloc::vec::Vec;
+
+pub use servers::{Listen, Server, StubLocation};
 
 /// What the text alone does not tell.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +97,10 @@ pub struct Discovery {
     pub off_servers: usize,
     /// Locations with `access_log off` of their own. Their requests are in stub_status and in no log.
     pub off_locations: usize,
+    /// The servers, in the order of the file.
+    pub servers: Vec<Server>,
+    /// The file with the master's process id, as `pid` states it.
+    pub pid_file: Option<String>,
     /// What went wrong on the way, at most [`PROBLEMS_MAX`].
     pub problems: Vec<Problem>,
 }

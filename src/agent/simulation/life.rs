@@ -10,6 +10,7 @@ use crate::agent::plan::Plan;
 use crate::clock::Now;
 use crate::config::{self, Config, Surroundings};
 use crate::follow::watch::DirectoryWatch;
+use crate::probes::{ProbeBoard, Tally};
 use crate::ship::Mailbox;
 use crate::spool::sim::SimDisk;
 use crate::spool::{AgentId, Disk, Fresh, OpenError, Options, Spool};
@@ -89,6 +90,8 @@ impl Life {
             watch: DirectoryWatch::none(),
             mailbox: Arc::clone(&mailbox),
             board: Arc::clone(&board),
+            probes: Arc::new(ProbeBoard::new()),
+            tally: Arc::new(Tally::new(|| {})),
         };
         Ok(Life { pipeline: Pipeline::new(parts, now), mailbox, board })
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    AccessLogs, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, environment,
+    AccessLogs, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus,
+    environment,
 };
 
 const SURROUNDINGS: Surroundings<'_> = Surroundings { is_root: true, host_source_names: &["cpu", "load"] };
@@ -58,6 +59,7 @@ fn nothing_set_gives_the_documented_defaults() {
         host_interval: Duration::from_secs(10),
         summary_interval: Duration::from_secs(10),
         host_sources: HostSources::All,
+        stub_status: StubStatus::Auto,
         host_name: None,
         source_category: None,
         source_name: None,
