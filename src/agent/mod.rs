@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod line_reader;
 mod lines;
 mod outbox;
+mod parts;
 mod pipeline;
 pub mod plan;
 mod probing;
@@ -39,6 +40,7 @@ use crate::status::Board;
 
 use doorbell::Doorbell;
 use edges::Edges;
+pub use parts::metrics_json;
 use pipeline::{Activity, AnySpool, Parts, Pipeline};
 use plan::{Plan, PlanError};
 
@@ -234,7 +236,12 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// What the probes are to ask, by the settings and by what is on this host.
 pub fn wanted(config: &Config) -> Wanted {
-    Wanted { stub_status: web_server::stub_target(config), tally: None }
+    Wanted {
+        stub_status: web_server::stub_target(config),
+        tally: None,
+        scrape: parts::scrape_targets(config),
+        scripts: parts::scripts_target(config),
+    }
 }
 
 /// Where the spool of a configuration is.

@@ -8,8 +8,11 @@
 //! deadline, bounds what it reads, and never changes what it looks at.
 
 mod board;
+mod foreign;
 mod http;
 mod runner;
+mod scrape;
+mod scripts;
 mod stub_status;
 mod tally;
 
@@ -23,11 +26,13 @@ use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
 pub use runner::{once, watch};
+pub use scrape::ScrapeTarget;
+pub use scripts::ScriptsTarget;
 pub use stub_status::StubTarget;
 pub use tally::Tally;
 
 /// Every probe, in the order in which they are shown.
-pub const PROBES: &[&Spec] = &[&stub_status::SPEC];
+pub const PROBES: &[&Spec] = &[&stub_status::SPEC, &scrape::SPEC, &scripts::SPEC];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
 pub struct Spec {
@@ -54,6 +59,10 @@ pub struct Wanted {
     pub stub_status: Option<StubTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
+    /// What to scrape.
+    pub scrape: Vec<ScrapeTarget>,
+    /// Where the scripts are.
+    pub scripts: Option<ScriptsTarget>,
 }
 
 /// The run of a probe.

@@ -9,6 +9,7 @@ use crate::config::{
     AccessLogs, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus,
     environment,
 };
+use crate::config::{Scrape, Scripts};
 
 const SURROUNDINGS: Surroundings<'_> = Surroundings { is_root: true, host_source_names: &["cpu", "load"] };
 const URL: &str = "https://collectors.example/receiver/v1/http/ZaVn";
@@ -60,6 +61,8 @@ fn nothing_set_gives_the_documented_defaults() {
         summary_interval: Duration::from_secs(10),
         host_sources: HostSources::All,
         stub_status: StubStatus::Auto,
+        scrape: vec![],
+        scripts: Scripts::Auto,
         host_name: None,
         source_category: None,
         source_name: None,
