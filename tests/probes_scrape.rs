@@ -29,7 +29,8 @@ fn serve(answer: impl Fn(&mut TcpStream) + Clone + Send + 'static) -> SocketAddr
 fn says(status: &'static str, content_type: &'static str, body: &'static str) -> SocketAddr {
     serve(move |stream| {
         let length = body.len();
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n");
+        let head =
+            format!("HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n");
         let _ = stream.write_all((head + body).as_bytes());
     })
 }
@@ -42,9 +43,8 @@ fn part<'a>(status: &'a Value, name: &str) -> &'a Value {
     parts.iter().find(|part| part["name"] == name).unwrap_or(&Value::Null)
 }
 
-#[test]
-fn each_endpoint_costs_only_itself() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+/// Endpoints of every kind: name, address, filter.
+fn endpoints() -> [(&'static str, SocketAddr, &'static str); 11] {
     let good = says(
         "200 OK",
         PLAIN,
@@ -67,7 +67,7 @@ fn each_endpoint_costs_only_itself() {
         while stream.write_all(&b"up{of=\"everything\"} 1\n".repeat(1000)).is_ok() {}
     });
     let nobody = free_address();
-    let targets = [
+    [
         ("good", good, "#up|jobs_total|none_*"),
         ("open", open, ""),
         ("garbage", garbage, ""),
@@ -79,16 +79,21 @@ fn each_endpoint_costs_only_itself() {
         ("endless", endless, ""),
         ("nobody", nobody, ""),
         ("none", good, "#nothing_*"),
-    ];
-    let setting = targets.map(|(name, address, only)| format!("{name}=http://{address}/metrics{only}")).join(",");
+    ]
+}
+
+#[test]
+fn each_endpoint_costs_only_itself() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let setting =
+        endpoints().map(|(name, address, only)| format!("{name}=http://{address}/metrics{only}")).join(",");
     let receiver = Receiver::start(directory.path());
     let mut agent = Agent::new(directory.path(), "none");
     agent.set("SCRAPE", &setting);
     agent.set("SCRIPTS", "none");
     agent.set("SUMO_URL", &receiver.url());
     agent.start();
-    let status =
-        agent.wait_status("the first run", |status| number(probe(status, "scrape"), "/runs") > 0);
+    let status = agent.wait_status("the first run", |status| number(probe(status, "scrape"), "/runs") > 0);
     assert_eq!(probe(&status, "scrape")["state"], "partial", "{status:#}");
     for (name, state, said) in [
         ("good", "ok", "2 lines or values are no metric"),
@@ -131,7 +136,8 @@ fn each_endpoint_costs_only_itself() {
 
 #[test]
 fn an_agent_scrapes_another_and_their_names_do_not_meet() {
-    let (here, there) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (here, there) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let mut other = Agent::new(there.path(), "none");
     other.set("SCRIPTS", "none");
     other.start();
@@ -140,16 +146,21 @@ fn an_agent_scrapes_another_and_their_names_do_not_meet() {
     agent.set("SCRAPE", &format!("all={url},some={url}#watchpost_up|node_load*"));
     agent.set("SCRIPTS", "none");
     agent.start();
-    let status =
-        agent.wait_status("both of them", |status| number(part(status, "all"), "/samples") > 50);
+    let status = agent.wait_status("both of them", |status| number(part(status, "all"), "/samples") > 50);
     assert_eq!(probe(&status, "scrape")["state"], "ok", "{status:#}");
     let (all, some) = (&status["probe_metrics"]["scrape"]["all"], &status["probe_metrics"]["scrape"]["some"]);
     assert_eq!((&all["watchpost_up"], &some["watchpost_up"]), (&json!(1), &json!(1)));
-    assert_eq!(some.as_object().map(serde_json::Map::len), Some(4), "watchpost_up, node_load1, 5, 15: {some}");
+    assert_eq!(
+        some.as_object().map(serde_json::Map::len),
+        Some(4),
+        "watchpost_up, node_load1, 5, 15: {some}"
+    );
     assert!(all["node_cpu_seconds_total"].as_array().is_some_and(|cpus| cpus.len() > 4), "{all:#}");
     assert_eq!((&part(&status, "all")["unread"], &part(&status, "all")["error"]), (&json!(0), &Value::Null));
     let (_, text) = get(agent.address, "/metrics").expect("metrics");
-    for series in ["watchpost_up 1", "scrape_watchpost_up{target=\"all\"} 1", "scrape_watchpost_up{target=\"some\"} 1"] {
+    for series in
+        ["watchpost_up 1", "scrape_watchpost_up{target=\"all\"} 1", "scrape_watchpost_up{target=\"some\"} 1"]
+    {
         assert!(text.lines().any(|line| line == series), "no {series} in {text}");
     }
     let mut seen = BTreeSet::new();

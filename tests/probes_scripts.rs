@@ -56,7 +56,11 @@ fn each_script_costs_only_itself_and_nothing_of_it_is_left() {
     let at = scripts(
         directory.path(),
         &[
-            ("backup.sh", "echo '# TYPE age_seconds gauge'; echo 'age_seconds{of=\"a \\\"b\\\"\"} 12'", 0o755),
+            (
+                "backup.sh",
+                "echo '# TYPE age_seconds gauge'; echo 'age_seconds{of=\"a \\\"b\\\"\"} 12'",
+                0o755,
+            ),
             ("endless.sh", "yes", 0o755),
             ("exit1.sh", "echo a 1; echo 'disk is gone' >&2; exit 1", 0o755),
             ("garbage.sh", "head -c 5000 /dev/urandom", 0o755),
@@ -71,8 +75,7 @@ fn each_script_costs_only_itself_and_nothing_of_it_is_left() {
     agent.set("SCRIPTS", &setting(&at));
     agent.set("SUMO_URL", &receiver.url());
     agent.start();
-    let status =
-        agent.wait_status("the first run", |status| number(probe(status, "scripts"), "/runs") > 0);
+    let status = agent.wait_status("the first run", |status| number(probe(status, "scripts"), "/runs") > 0);
     let found = probe(&status, "scripts");
     assert_eq!((&found["state"], &found["failures"]), (&json!("partial"), &json!(1)), "{found:#}");
     assert_eq!(running(&pause), 0, "something is left");
@@ -152,8 +155,7 @@ fn root_runs_no_script_unless_told_and_another_user_does() {
     let mut agent = Agent::new(directory.path(), "none");
     agent.set("SCRIPTS", &at.display().to_string());
     agent.start();
-    let status =
-        agent.wait_status("the first run", |status| number(probe(status, "scripts"), "/runs") > 0);
+    let status = agent.wait_status("the first run", |status| number(probe(status, "scripts"), "/runs") > 0);
     let found = probe(&status, "scripts");
     assert_eq!(found["state"], "denied", "{found}");
     let told = format!("WATCHPOST_SCRIPTS=root:{}", at.display());
@@ -178,7 +180,15 @@ fn root_runs_no_script_unless_told_and_another_user_does() {
     std::os::unix::fs::chown(&state, Some(nobody), Some(nobody)).expect("root may");
     agent.set("STATE_DIR", &state.display().to_string());
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--bounding-set=-all", "--no-new-privs"]);
+    command.args([
+        "--reuid",
+        NOBODY,
+        "--regid",
+        NOBODY,
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--no-new-privs",
+    ]);
     command.arg(&binary).arg("run");
     let mut command = with_environment_of(command, &agent.command(&["run"]));
     agent.start_as(&mut command);

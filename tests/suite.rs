@@ -11,6 +11,8 @@ mod memory;
 mod nginx;
 mod peers;
 mod pipeline;
+mod probes_scrape;
+mod probes_scripts;
 mod reconciliation;
 mod rotation;
 mod security;

@@ -38,8 +38,10 @@ impl Gathered {
         let reason = self.first_unread.as_deref().unwrap_or_default();
         match (self.samples.len(), self.unread, self.left_out, self.filtered) {
             (0, 0, 0, 0) => Err("there is no metric in what it says".to_owned()),
-            (0, 0, 0, filtered) => Ok(Some(format!("none of its {filtered} samples is one of those wanted"))),
-            (0, _, _, 0) => Err(format!("nothing that it says is a metric: {reason}")),
+            (0, _, _, filtered @ 1..) => {
+                Ok(Some(format!("none of its {filtered} samples is one of those wanted")))
+            }
+            (0, _, _, _) => Err(format!("nothing that it says is a metric: {reason}")),
             (_, 0, 0, _) => Ok(None),
             (_, 0, left_out, _) => Ok(Some(format!("{left_out} samples over the limit are left out"))),
             (_, unread, _, _) => Ok(Some(format!("{unread} lines or values are no metric: {reason}"))),
