@@ -38,7 +38,7 @@ pub enum Facts {
     /// Metrics alone.
     None,
     /// nginx's own counters, with what was counted of its logs.
-    Nginx(NginxFacts),
+    Nginx(Box<NginxFacts>),
     /// What each of several gave, each by itself.
     Parts(Arc<[Part]>),
 }

@@ -131,7 +131,7 @@ impl StubProbe {
         };
         Ok(Seen {
             readings: readings(&after),
-            facts: Facts::Nginx(facts),
+            facts: Facts::Nginx(Box::new(facts)),
             again_in: is_busy.then_some(INTERVAL_BUSY),
         })
     }

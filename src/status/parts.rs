@@ -87,12 +87,11 @@ mod tests {
     use super::*;
     use crate::facts::{PartKind, ProbeState};
 
-    fn part(
-        kind: PartKind,
-        name: &str,
-        samples: &[(&str, Option<MetricKind>, &[(&str, &str)], f64)],
-    ) -> Part {
-        let sample = |(name, kind, labels, value): &(&str, Option<MetricKind>, &[(&str, &str)], f64)| {
+    /// Name, kind, labels, value.
+    type Told<'a> = (&'a str, Option<MetricKind>, &'a [(&'a str, &'a str)], f64);
+
+    fn part(kind: PartKind, name: &str, samples: &[Told<'_>]) -> Part {
+        let sample = |(name, kind, labels, value): &Told<'_>| {
             let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
             ForeignSample { name: (*name).to_owned(), kind: *kind, labels, value: *value }
         };
