@@ -222,7 +222,7 @@ impl Follower {
         }
         let ahead = self.saved_ahead.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
-        file.is_stand_in = position.is_stand_in;
+        (file.is_stand_in, file.is_heir) = (position.is_stand_in, position.is_heir);
         file.links = file.links.max(position.links);
         if let Some(ahead) = ahead.filter(|ahead| !file.restore_ahead(ahead)) {
             let lost = Loss { lines: ahead.lines, bytes: 0 };

@@ -454,7 +454,7 @@ impl Follower {
         }
         let ahead = self.saved_ahead.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
-        file.is_stand_in = position.is_stand_in;
+        (file.is_stand_in, file.is_heir) = (position.is_stand_in, position.is_heir);
         file.links = file.links.max(position.links);
         let is_counted = ahead.as_ref().is_none_or(|ahead| file.restore_ahead(ahead));
         let lines = if is_counted { 0 } else { ahead.map_or(0, |ahead| ahead.lines) };
