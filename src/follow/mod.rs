@@ -494,6 +494,8 @@ impl Follower {
             if let Some(ahead) = self.saved_ahead.get(id) {
                 self.ahead_keys.insert(*id);
                 changes.push((Ahead::key(*id), Some(ahead.encode())));
+            } else if self.ahead_keys.remove(id) {
+                changes.push((Ahead::key(*id), None));
             }
             saved.dirty = false;
         }
