@@ -10,10 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::between::Gap;
 use super::copies::COPY_GRACE;
-use super::discover::gap;
 use super::files::{LogFile, is_absence};
+use super::gap::Gap;
 use super::gz::{End, GzFile};
 use super::identity::{HEAD_BYTES_MAX, Identity};
 use super::open::{self, Opened, Rotated};
@@ -149,7 +148,7 @@ impl Follower {
         let Ok(live) = self.track(None, name, &position.pattern, opened, 0, now) else { return false };
         if let Some(file) = self.files.get_mut(&live).filter(|_| path != name) {
             file.unnamed(open::identity_of(&*self.host, name), now);
-            self.gaps.push(gap(file));
+            self.gaps.push(Gap::after(file));
         }
         true
     }
