@@ -23,8 +23,10 @@ use crate::record::Loss;
 /// A path that a pattern names.
 pub(super) struct Found {
     pub(super) pattern: String,
-    /// What it leads to; nothing where it is missing.
+    /// What it leads to; nothing where it is missing, or where that cannot be told.
     pub(super) stat: Option<Stat>,
+    /// Whether something is there cannot be told now.
+    is_unknown: bool,
 }
 
 /// The coarsest step in which a file system tells times: within it a directory may change again and keep its time.
@@ -62,9 +64,10 @@ impl Follower {
             let (paths, problems) = open::expand(&*self.host, pattern);
             for path in paths {
                 let host = &self.host;
-                found.entry(path).or_insert_with_key(|path| Found {
-                    pattern: pattern.clone(),
-                    stat: host.stat(path).ok(),
+                found.entry(path).or_insert_with_key(|path| {
+                    let stat = host.stat(path);
+                    let is_unknown = stat.as_ref().is_err_and(|error| !is_absence(error));
+                    Found { pattern: pattern.clone(), stat: stat.ok(), is_unknown }
                 });
             }
             self.blocked.extend(problems);
@@ -78,8 +81,14 @@ impl Follower {
         let stirred = self.stirred_directories(now);
         for file in self.files.values_mut() {
             let identity = match found.get(&file.path) {
+                // An error is no absence: it keeps the name that it had.
+                Some(Found { is_unknown: true, .. }) => continue,
                 Some(found) => found.stat.map(|stat| stat.identity),
-                None => open::identity_of(&*self.host, &file.path),
+                None => match self.host.stat(&file.path) {
+                    Ok(stat) => Some(stat.identity),
+                    Err(error) if is_absence(&error) => None,
+                    Err(_) => continue,
+                },
             };
             match identity {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
