@@ -290,7 +290,8 @@ impl Follower {
     }
 
     /// Opens a file that nothing is known of.
-    pub(super) fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
+    pub(super) fn try_open(&mut self, path: &Path, found: &Found, now: Instant) {
+        let pattern = found.pattern.as_str();
         let at_end = self.scans == 1 && self.first_start && self.options.first_start_at_end;
         if at_end && let Ok(Stat { identity, size, .. }) = self.host.stat(path) {
             self.starts.insert(path.to_owned(), Start { identity, size });
@@ -306,7 +307,7 @@ impl Follower {
             Err(Refusal { state, message }) => {
                 self.block(path, blocked(state, message));
                 if state == "unreadable" {
-                    self.remember_unread(path, pattern);
+                    self.remember_unread(path, found);
                 }
                 return;
             }
@@ -324,7 +325,9 @@ impl Follower {
         let Some(opened) = self.renew(opened) else { return };
         let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
         let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
-        let Ok(id) = self.track(None, path, pattern, opened, offset, now) else { return };
+        let Ok(id) = self.track(None, path, pattern, opened, offset, now) else {
+            return self.remember_unread(path, found);
+        };
         if self.starts.remove(path).is_some() {
             self.start_changes.push((Start::key(path), None));
         }
@@ -380,8 +383,9 @@ impl Follower {
     }
 
     /// Keeps a file in mind that cannot be read: it may be renamed before it can.
-    fn remember_unread(&mut self, path: &Path, pattern: &str) {
-        let Ok(stat) = self.host.stat(path) else { return };
+    fn remember_unread(&mut self, path: &Path, found: &Found) {
+        // The file that was seen to have taken the name: what had it before is not asked again for what came after.
+        let Some(stat) = found.stat.or_else(|| self.host.stat(path).ok()) else { return };
         let is_known = self.starts.contains_key(path)
             || self.is_open(stat.identity)
             || self.saved.values().any(|saved| saved.position.identity == stat.identity);
@@ -389,7 +393,7 @@ impl Follower {
             return;
         }
         let known = Known { size: stat.size, modified: stat.modified };
-        let position = Position::unread(path.to_owned(), pattern.to_owned(), stat.identity, known);
+        let position = Position::unread(path.to_owned(), found.pattern.clone(), stat.identity, known);
         self.born.insert(self.next_id, position.clone());
         self.saved.insert(self.next_id, Saved::new(position));
         self.next_id += 1;

@@ -295,7 +295,7 @@ impl Follower {
         }
         for (path, found) in &found {
             if !found.stat.is_some_and(|stat| self.is_open(stat.identity)) {
-                self.try_open(path, &found.pattern, now);
+                self.try_open(path, found, now);
             }
         }
         self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path));
