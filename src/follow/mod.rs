@@ -13,8 +13,8 @@
 //! ```
 //!
 //! `discover` says which files the names lead to now, `moved` where those went that are not under their names,
-//! `between` what came and went between two looks, `gap` where that is still to be asked, `siblings` what rotation left beside a log and in which order,
-//! `copies` what of a new file was read before.
+//! `between` what came and went between two looks, `gap` where that is still to be asked, `siblings` what rotation left
+//! beside a log and in which order, `copies` what of a new file was read before.
 
 mod between;
 mod copies;
