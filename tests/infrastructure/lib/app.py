@@ -74,9 +74,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("X-App", self.server.name)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
         if url.path != "/health":
             self.server.log.say("INFO", f"{self.command} {url.path} {status}")
+
+    do_HEAD = do_GET
 
     def page(self, url):
         read, write = self.server.read.query, self.server.write.query

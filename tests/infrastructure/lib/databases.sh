@@ -43,9 +43,9 @@ db_is_gone() {
 
 # Lets database $1 follow database $2.
 follow() {
-    local address
-    address=${ADDRESS[$(db_host "$2")]}
-    sql "$1" "STOP SLAVE; CHANGE MASTER TO MASTER_HOST='$address', MASTER_USER='repl', MASTER_PASSWORD='repl',
+    local leader
+    leader=$(db_host "$2")
+    sql "$1" "STOP SLAVE; CHANGE MASTER TO MASTER_HOST='${ADDRESS[$leader]}', MASTER_USER='repl', MASTER_PASSWORD='repl',
         MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos; START SLAVE;"
 }
 

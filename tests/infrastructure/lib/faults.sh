@@ -115,10 +115,10 @@ switch() {
         certificate-file-differs) if [ "$to" = on ]; then make_site_certificate; else reload_haproxy; fi ;;
         tls-weak-protocol | http-no-redirect | hsts-missing) reload_haproxy ;;
         stub-status-open | health-logged | log-buffered | log-flushed | log-without-request-time) reload_nginx "$host" ;;
-        second-writer) sql 2 "SET GLOBAL read_only=$([ "$to" = on ] && echo 0 || echo 1)" ;;
-        replica-stopped) sql 2 "$([ "$to" = on ] && echo STOP || echo START) SLAVE SQL_THREAD" ;;
+        second-writer) if [ "$to" = on ]; then sql 2 'SET GLOBAL read_only=0'; else sql 2 'SET GLOBAL read_only=1'; fi ;;
+        replica-stopped) if [ "$to" = on ]; then sql 2 'STOP SLAVE SQL_THREAD'; else sql 2 'START SLAVE SQL_THREAD'; fi ;;
         replica-lagging) switch_lag "$to" ;;
-        replica-partition) reload_firewall "$(db_host 1)" && reload_firewall "$(db_host 2)" ;;
+        replica-partition) switch_partition "$to" ;;
         replica-written) switch_written "$to" ;;
         app-killed) [ "$to" = on ] || { start_app "$host" && wait_served; } ;;
         haproxy-stopped) switch_haproxy "$to" ;;
@@ -171,6 +171,17 @@ holds_lock() {
     [ "$(sql 2 "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT SLEEP%the_lock_is_held'")" = 1 ]
 }
 
+switch_partition() {
+    reload_firewall "$(db_host 1)"
+    reload_firewall "$(db_host 2)"
+    if [ "$1" = off ]; then
+        # TCP would try again only after as long a time as it was cut off.
+        sql 2 'STOP SLAVE IO_THREAD; START SLAVE IO_THREAD'
+        flagged one-writer || sql 1 'STOP SLAVE IO_THREAD; START SLAVE IO_THREAD'
+        wait_replication
+    fi
+}
+
 switch_written() {
     if [ "$1" = on ]; then
         sql 2 "INSERT INTO shop.orders (note) VALUES ('written on the replica')"
@@ -184,6 +195,7 @@ switch_written() {
 
 switch_haproxy() {
     if [ "$1" = on ]; then
+        # shellcheck disable=SC2016 # The host's shell reads the file.
         in_host lb sh -c 'kill -TERM "$(cat /run/haproxy.pid)"'
         wait_for 'the end of HAProxy' haproxy_is_gone
     else

@@ -27,7 +27,7 @@ make_root() {
     printf '%s\n' "$host" >"$root/etc/hostname"
     {
         echo '127.0.0.1 localhost'
-        for name in "${!ADDRESS[@]}"; do echo "${ADDRESS[$name]} $name"; done
+        for name in "${!ADDRESS[@]}"; do echo "${ADDRESS[$name]} $name $name.lab"; done
         echo "${ADDRESS[lb]} shop.example"
     } >"$root/etc/hosts"
     cat /etc/ssl/certs/ca-certificates.crt "$D/ca/ca.pem" >"$root/etc/ssl/certs/ca-certificates.crt" 2>/dev/null ||

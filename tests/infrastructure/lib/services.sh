@@ -44,6 +44,7 @@ reload_haproxy() {
     configure_haproxy
     in_host lb haproxy -c -q -f /etc/haproxy/haproxy.cfg || die 'HAProxy does not like its configuration'
     before=$(haproxy_process)
+    # shellcheck disable=SC2016 # The host's shell reads the file.
     in_host lb sh -c 'kill -USR2 "$(cat /run/haproxy.pid)"'
     wait_for "HAProxy's new process" haproxy_is_new "$before"
 }

@@ -112,8 +112,7 @@ answers_health() {
     if flagged plaintext-backend; then
         in_host lb curl -fsS -m 5 "http://${ADDRESS[$1]}/health"
     else
-        in_host lb curl -fsS -m 5 --cacert /etc/haproxy/ca.pem --connect-to "$1.lab:443:${ADDRESS[$1]}:443" \
-            "https://$1.lab/health"
+        in_host lb curl -fsS -m 5 "https://$1.lab/health"
     fi
 }
 
