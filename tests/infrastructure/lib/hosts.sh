@@ -4,8 +4,8 @@
 # One bridge in a namespace of its own.
 raise_network() {
     # What `ip netns` makes belongs to this lab alone, and goes with its mount namespace.
-    mkdir -p /run/netns
-    mount -t tmpfs -o mode=0755 tmpfs /run/netns
+    mount -t tmpfs -o mode=0755 tmpfs /run
+    mkdir /run/netns
     ip netns add switch
     ip -n switch link add bridge type bridge
     ip -n switch link set bridge up
@@ -19,9 +19,11 @@ make_root() {
     mkdir -p "$root"/etc/{ssl/certs,nginx/{conf.d,sites-enabled,tls},haproxy/certs,mysql,watchpost} \
         "$root"/var/{tmp,www/static,log/{nginx,mysql,app},lib/{nginx,haproxy,mysql,watchpost}} \
         "$root"/run/{haproxy,mysqld,lock}
-    for name in ld.so.cache ld.so.conf ld.so.conf.d alternatives localtime ssl/openssl.cnf nginx/mime.types; do
+    for name in ld.so.cache ld.so.conf ld.so.conf.d localtime ssl/openssl.cnf nginx/mime.types; do
         [ ! -e "/etc/$name" ] || cp -a "/etc/$name" "$root/etc/$name"
     done
+    mkdir "$root/etc/alternatives"
+    mount --bind /etc/alternatives "$root/etc/alternatives"
     cp "$CONF/passwd" "$CONF/group" "$root/etc/"
     printf 'passwd: files\ngroup: files\nhosts: files\n' >"$root/etc/nsswitch.conf"
     printf '%s\n' "$host" >"$root/etc/hostname"

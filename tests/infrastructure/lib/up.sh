@@ -38,6 +38,7 @@ up() {
 # An empty directory for this lab; that of a lab which has ended is used again.
 prepare_directory() {
     local process
+    [[ $D/ != /run/* ]] || die 'not below /run: the lab has one of its own'
     if [ -e "$D/lab.pid" ]; then
         process=$(<"$D/lab.pid")
         ! is_outer "$process" || die "a lab stands in $D already, process $process"
