@@ -11,7 +11,6 @@ use std::fs;
 use std::path::Path;
 
 use rig::{Form, Lab, WEB_HOSTS, has_root};
-use serde_json::Value;
 
 use crate::support::{is_balanced, number, wait_for};
 
@@ -70,9 +69,6 @@ fn counts_agree_after_a_load(form: Form) {
         assert_eq!(number(&status, "/web/totals/unparsed"), 0, "{status}");
         assert!(is_balanced(&status["ledger"]), "{status}");
     }
-    // Every line came from one of the two, and none came twice.
-    let hosts: Vec<Value> = lab.collected("watchpost/nginx/access");
-    assert!(hosts.iter().all(|record| record["log"].is_string()));
     lab.end();
 }
 
