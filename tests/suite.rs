@@ -7,6 +7,7 @@ mod destinations;
 mod docs;
 mod fault_server;
 mod faults;
+mod infrastructure;
 mod memory;
 mod nginx;
 mod peers;
