@@ -20,7 +20,6 @@ use words::{code_spans, commands, fenced, rows};
 const ARCHITECTURE_LINES_MAX: usize = 300;
 
 /// The documents.
-const DOCUMENTS: [&str; 6] =
 const DOCUMENTS: [&str; 7] = [
     "README.md",
     "ARCHITECTURE.md",
