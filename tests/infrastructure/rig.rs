@@ -175,6 +175,12 @@ impl Lab {
         self.lab(&["break", name])
     }
 
+    /// The same on a host of choice.
+    #[track_caller]
+    pub(crate) fn break_at(&self, name: &str, host: &str) -> String {
+        self.lab(&["break", name, host])
+    }
+
     /// Switches it off.
     #[track_caller]
     pub(crate) fn mend(&self, name: &str) -> String {
