@@ -214,10 +214,31 @@ impl Follower {
             Err(error) if is_absence(&error) => Ok(false),
             Err(error) => Err(error),
         };
-        if let (Ok(false), Some(file)) = (is_copy, self.files.get_mut(&id)) {
+        if !matches!(is_copy, Ok(false)) || self.is_copy_of_moved(file).unwrap_or(true) {
+            return;
+        }
+        if let Some(file) = self.files.get_mut(&id) {
             file.is_stand_in = false;
             file.dirty = true;
         }
+    }
+
+    /// Whether the log of which a file may be a copy was renamed before it could be read, and begins with it.
+    fn is_copy_of_moved(&self, file: &Tracked) -> io::Result<bool> {
+        let open = self.files.values().filter(|other| other.first_path == file.first_path);
+        for other in open.filter(|other| !other.is_stand_in) {
+            if is_prefix(file.file(), other.file())? {
+                return Ok(true);
+            }
+        }
+        let size = file.file().stat()?.size;
+        let closed = self.closed_of(&file.first_path).map(|(_, position)| position);
+        for position in closed.filter(|position| !position.is_stand_in && size <= position.offset) {
+            if open::begins_like(file.file(), position)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether it may be the copy of a file that is searched, or cannot be read now.
