@@ -11,6 +11,7 @@ mod memory;
 mod nginx;
 mod peers;
 mod pipeline;
+mod probes_haproxy;
 mod reconciliation;
 mod rotation;
 mod security;
