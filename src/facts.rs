@@ -2,7 +2,11 @@
 //!
 //! A probe reads, and says here what it read; what that means is for `insight`. Does no I/O.
 
+mod haproxy;
+
 use serde::Serialize;
+
+pub use haproxy::*;
 
 use crate::record::{EpochMs, Reading};
 
@@ -26,6 +30,8 @@ pub enum Facts {
     None,
     /// nginx's own counters, with what was counted of its logs.
     Nginx(NginxFacts),
+    /// What HAProxy balances, and its own counts.
+    Haproxy(HaproxyFacts),
 }
 
 /// nginx's counters, read around one count of its lines.

@@ -12,6 +12,7 @@ mod memory;
 mod nginx;
 mod peers;
 mod pipeline;
+mod probes_haproxy;
 mod reconciliation;
 mod rotation;
 mod security;

@@ -10,6 +10,7 @@ mod file_events;
 pub mod ledger;
 pub mod line_reader;
 mod lines;
+mod neighbours;
 mod outbox;
 mod pipeline;
 pub mod plan;
@@ -234,7 +235,11 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// What the probes are to ask, by the settings and by what is on this host.
 pub fn wanted(config: &Config) -> Wanted {
-    Wanted { stub_status: web_server::stub_target(config), tally: None }
+    Wanted {
+        stub_status: web_server::stub_target(config),
+        haproxy: neighbours::haproxy_target(config),
+        tally: None,
+    }
 }
 
 /// Where the spool of a configuration is.

@@ -8,6 +8,7 @@
 //! deadline, bounds what it reads, and never changes what it looks at.
 
 mod board;
+mod haproxy;
 mod http;
 mod runner;
 mod stub_status;
@@ -22,12 +23,16 @@ use crate::facts::Facts;
 use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
+pub use haproxy::HaproxyTarget;
 pub use runner::{once, watch};
 pub use stub_status::StubTarget;
 pub use tally::Tally;
 
 /// Every probe, in the order in which they are shown.
-pub const PROBES: &[&Spec] = &[&stub_status::SPEC];
+pub const PROBES: &[&Spec] = &[
+    &stub_status::SPEC, // The web server first, then what stands before and behind it.
+    &haproxy::SPEC,
+];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
 pub struct Spec {
@@ -52,6 +57,8 @@ pub struct Spec {
 pub struct Wanted {
     /// Where nginx tells its counters.
     pub stub_status: Option<StubTarget>,
+    /// Where HAProxy tells its counters.
+    pub haproxy: Option<HaproxyTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
 }
