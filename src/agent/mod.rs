@@ -10,6 +10,7 @@ mod file_events;
 pub mod ledger;
 pub mod line_reader;
 mod lines;
+mod neighbours;
 mod outbox;
 mod parts;
 mod pipeline;
@@ -238,9 +239,10 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 pub fn wanted(config: &Config) -> Wanted {
     Wanted {
         stub_status: web_server::stub_target(config),
-        tally: None,
         scrape: parts::scrape_targets(config),
         scripts: parts::scripts_target(config),
+        haproxy: neighbours::haproxy_target(config),
+        tally: None,
     }
 }
 

@@ -157,6 +157,23 @@ mod tests {
     }
 
     #[test]
+    fn no_metric_of_our_own_has_a_name_that_others_could_have() {
+        let sources = crate::sources::SOURCES.iter().flat_map(|spec| spec.metrics.iter());
+        let probes = crate::probes::PROBES.iter().flat_map(|spec| spec.metrics.iter());
+        let mut names = 0;
+        for metric in sources.chain(probes) {
+            let by_value = metric.prometheus_by_value.iter().map(|(_, name)| *name);
+            for name in by_value.chain([metric.prometheus]) {
+                let is_theirs =
+                    [PartKind::Target, PartKind::Script].map(|kind| name.starts_with(kind.prefix()));
+                assert_eq!(is_theirs, [false; 2], "{name}");
+                names += 1;
+            }
+        }
+        assert!(names > 50, "{names} names");
+    }
+
+    #[test]
     fn a_record_has_the_names_as_keys_and_labels_in_lists() {
         let samples = vec![
             sample("a", &[], 1.5),

@@ -97,6 +97,19 @@ pub enum HostSources {
     Named(Vec<String>),
 }
 
+/// Where HAProxy tells its counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Haproxy {
+    /// On the stats sockets of its configuration, and on well-known ones.
+    Auto,
+    /// It is not asked.
+    None,
+    /// On this stats socket.
+    Socket(PathBuf),
+    /// On this stats page, an `http://` URL.
+    Url(String),
+}
+
 /// Where nginx tells its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StubStatus {
@@ -207,6 +220,8 @@ pub struct Config {
     pub host_sources: HostSources,
     /// Where nginx tells its counters.
     pub stub_status: StubStatus,
+    /// Where HAProxy tells its counters.
+    pub haproxy: Haproxy,
     /// What is scraped.
     pub scrape: Vec<Scrape>,
     /// Where the operator's scripts are.

@@ -188,6 +188,17 @@ Where nginx tells its own count of requests, with which the counted lines are co
 auto: the location of nginx.conf in which stub_status stands.",
     },
     Setting {
+        name: "WATCHPOST_HAPROXY",
+        flag: "haproxy",
+        default: "auto",
+        secret: false,
+        form: "auto, none, the path of a stats socket, or the http:// URL of a stats page",
+        meaning: "\
+Where HAProxy is asked for its counters and its servers. auto: the stats sockets that haproxy.cfg
+names, else well-known ones. Best is one that can only read, in the global section of haproxy.cfg:
+stats socket /run/haproxy/ro.sock mode 666 level user. A stats page tells less: not its servers.",
+    },
+    Setting {
         name: "WATCHPOST_SCRAPE",
         flag: "scrape",
         default: "none",

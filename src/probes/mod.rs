@@ -9,6 +9,7 @@
 
 mod board;
 mod foreign;
+mod haproxy;
 mod http;
 mod runner;
 mod scrape;
@@ -25,6 +26,7 @@ use crate::facts::Facts;
 use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
+pub use haproxy::HaproxyTarget;
 pub use runner::{once, watch};
 pub use scrape::ScrapeTarget;
 pub use scripts::ScriptsTarget;
@@ -32,7 +34,12 @@ pub use stub_status::StubTarget;
 pub use tally::Tally;
 
 /// Every probe, in the order in which they are shown.
-pub const PROBES: &[&Spec] = &[&stub_status::SPEC, &scrape::SPEC, &scripts::SPEC];
+pub const PROBES: &[&Spec] = &[
+    &stub_status::SPEC, // The web server first, then what stands before and behind it.
+    &haproxy::SPEC,
+    &scrape::SPEC,
+    &scripts::SPEC,
+];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
 pub struct Spec {
@@ -57,6 +64,8 @@ pub struct Spec {
 pub struct Wanted {
     /// Where nginx tells its counters.
     pub stub_status: Option<StubTarget>,
+    /// Where HAProxy tells its counters.
+    pub haproxy: Option<HaproxyTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
     /// What to scrape.

@@ -131,7 +131,7 @@ impl StubProbe {
         };
         Ok(Seen {
             readings: readings(&after),
-            facts: Facts::Nginx(Box::new(facts)),
+            facts: Facts::Nginx(facts),
             again_in: is_busy.then_some(INTERVAL_BUSY),
         })
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::config::Haproxy;
 use crate::config::{
     AccessLogs, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus,
     environment,
@@ -61,6 +62,7 @@ fn nothing_set_gives_the_documented_defaults() {
         summary_interval: Duration::from_secs(10),
         host_sources: HostSources::All,
         stub_status: StubStatus::Auto,
+        haproxy: Haproxy::Auto,
         scrape: vec![],
         scripts: Scripts::Auto,
         host_name: None,
