@@ -413,7 +413,7 @@ impl Agent {
 }
 
 /// The command with the environment of another one and nothing else.
-fn with_environment_of(mut command: Command, other: &Command) -> Command {
+pub(crate) fn with_environment_of(mut command: Command, other: &Command) -> Command {
     command.env_clear().envs(other.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
 }

@@ -8,9 +8,12 @@
 //! deadline, bounds what it reads, and never changes what it looks at.
 
 mod board;
+mod foreign;
 mod haproxy;
 mod http;
 mod runner;
+mod scrape;
+mod scripts;
 mod stub_status;
 mod tally;
 
@@ -25,6 +28,8 @@ use crate::record::{Metric, Reading};
 pub use board::ProbeBoard;
 pub use haproxy::HaproxyTarget;
 pub use runner::{once, watch};
+pub use scrape::ScrapeTarget;
+pub use scripts::ScriptsTarget;
 pub use stub_status::StubTarget;
 pub use tally::Tally;
 
@@ -32,6 +37,8 @@ pub use tally::Tally;
 pub const PROBES: &[&Spec] = &[
     &stub_status::SPEC, // The web server first, then what stands before and behind it.
     &haproxy::SPEC,
+    &scrape::SPEC,
+    &scripts::SPEC,
 ];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
@@ -61,6 +68,10 @@ pub struct Wanted {
     pub haproxy: Option<HaproxyTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
+    /// What to scrape.
+    pub scrape: Vec<ScrapeTarget>,
+    /// Where the scripts are.
+    pub scripts: Option<ScriptsTarget>,
 }
 
 /// The run of a probe.
