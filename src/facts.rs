@@ -2,7 +2,13 @@
 //!
 //! A probe reads, and says here what it read; what that means is for `insight`. Does no I/O.
 
+mod certificates;
+
 use serde::Serialize;
+
+pub use certificates::{
+    CertificateFacts, CertificateSeen, FileVerdict, HttpsAnswer, OldProtocol, PlainAnswer, TlsEndpoint, Trust,
+};
 
 use crate::record::{EpochMs, Reading};
 
@@ -26,6 +32,8 @@ pub enum Facts {
     None,
     /// nginx's own counters, with what was counted of its logs.
     Nginx(NginxFacts),
+    /// How TLS servers answer, and their certificates.
+    Certificates(CertificateFacts),
 }
 
 /// nginx's counters, read around one count of its lines.

@@ -286,6 +286,8 @@ impl Agent {
         agent.set("STATE_DIR", &directory.join("state").display().to_string());
         agent.set("STATUS_ADDR", &address.to_string());
         agent.set("NGINX_CONF", &directory.join("no-nginx.conf").display().to_string());
+        // What stands in this machine's own configuration is not the test's.
+        agent.set("CERTIFICATES", "none");
         agent.set("FLUSH_INTERVAL", "1s");
         agent.set("HOST_INTERVAL", "2s");
         agent.set("SUMMARY_INTERVAL", "2s");

@@ -21,6 +21,7 @@ mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tls_servers;
 pub mod web_server;
 
 use std::net::{SocketAddr, TcpListener};
@@ -234,7 +235,11 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 /// What the probes are to ask, by the settings and by what is on this host.
 pub fn wanted(config: &Config) -> Wanted {
-    Wanted { stub_status: web_server::stub_target(config), tally: None }
+    Wanted {
+        stub_status: web_server::stub_target(config),
+        certificates: tls_servers::targets(config),
+        ..Wanted::default()
+    }
 }
 
 /// Where the spool of a configuration is.

@@ -108,6 +108,9 @@ impl Insight {
             match &report.facts {
                 Facts::None => {}
                 Facts::Nginx(facts) => known.nginx = Some(Dated { facts, at: report.at }),
+                Facts::Certificates(facts) => {
+                    known.certificates = Some(Dated { facts, at: report.at });
+                }
             }
         }
         self.findings.draw(&known, at)

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::probe_values;
 use super::strings::{Origin, Strings};
 use super::table::{FILE_SUFFIX, PREFIX, SETTINGS, Setting, setting};
 use super::values::{self, Parsed};
@@ -49,6 +50,7 @@ pub fn load(strings: &dyn Strings, surroundings: &Surroundings<'_>) -> Result<Co
         host_sources: loader.value("WATCHPOST_HOST_SOURCES", sources),
         summary_interval: loader.value("WATCHPOST_SUMMARY_INTERVAL", values::summary_interval),
         stub_status: loader.value("WATCHPOST_STUB_STATUS", values::stub_status),
+        certificates: loader.value("WATCHPOST_CERTIFICATES", probe_values::certificates),
         host_name: loader.optional("WATCHPOST_HOST_NAME", values::name),
         source_category: loader.optional("WATCHPOST_SOURCE_CATEGORY", values::category),
         source_name: loader.optional("WATCHPOST_SOURCE_NAME", values::name),

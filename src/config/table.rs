@@ -188,6 +188,16 @@ Where nginx tells its own count of requests, with which the counted lines are co
 auto: the location of nginx.conf in which stub_status stands.",
     },
     Setting {
+        name: "WATCHPOST_CERTIFICATES",
+        flag: "certificates",
+        default: "auto",
+        secret: false,
+        form: "auto, none, or a comma-separated list of [NAME@]HOST:PORT[=/CERTIFICATE.PEM]",
+        meaning: "\
+Which TLS servers are met every 5 minutes: certificate, chain, old versions, and HTTP beside HTTPS. auto:
+the ports with TLS of nginx.conf and /etc/haproxy/haproxy.cfg. Behind = stands the file that should be served.",
+    },
+    Setting {
         name: "WATCHPOST_HOST_NAME",
         flag: "host-name",
         default: "",

@@ -50,7 +50,7 @@ const FIELD_KEY_CHARS_MAX: usize = 255;
 const FIELD_VALUE_CHARS_MAX: usize = 200;
 
 /// The parts of a list, without the blanks around them.
-fn list(text: &str) -> Parsed<Vec<&str>> {
+pub(super) fn list(text: &str) -> Parsed<Vec<&str>> {
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     if parts.iter().any(|part| part.is_empty()) { Err("has an empty part".into()) } else { Ok(parts) }
 }

@@ -4,6 +4,7 @@
 //! appear without evidence, nor does one go for want of it. Where rights are missing the rule says `unknown`, and how to grant
 //! them.
 
+mod certificates;
 mod nginx;
 
 use std::collections::BTreeMap;
@@ -11,12 +12,23 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::reconcile::Circumstances;
-use crate::facts::NginxFacts;
+use crate::facts::{CertificateFacts, NginxFacts};
 use crate::record::EpochMs;
 
 /// Every rule, in the order in which findings are shown.
-pub const RULES: &[&Rule] =
-    &[&nginx::STUB_STATUS_OPEN, &nginx::BUFFER_WITHOUT_FLUSH, &nginx::NO_REQUEST_TIME];
+pub const RULES: &[&Rule] = &[
+    &nginx::STUB_STATUS_OPEN,
+    &nginx::BUFFER_WITHOUT_FLUSH,
+    &nginx::NO_REQUEST_TIME,
+    &certificates::EXPIRES_AT_ONCE,
+    &certificates::EXPIRING,
+    &certificates::WRONG_NAME,
+    &certificates::UNTRUSTED,
+    &certificates::DIFFERS_FROM_FILE,
+    &certificates::WEAK_PROTOCOL,
+    &certificates::NO_REDIRECT,
+    &certificates::HSTS_MISSING,
+];
 
 /// Subjects of one rule that are kept; a farm with more broken certificates has other worries.
 const FINDINGS_PER_RULE_MAX: usize = 100;
@@ -143,6 +155,8 @@ impl<T> Copy for Dated<'_, T> {}
 pub struct Knowledge<'a> {
     /// nginx's counters and who may ask for them.
     pub nginx: Option<Dated<'a, NginxFacts>>,
+    /// TLS servers and their certificates.
+    pub certificates: Option<Dated<'a, CertificateFacts>>,
     /// What nginx's configuration says of its logs.
     pub logs: Option<Dated<'a, Circumstances>>,
 }

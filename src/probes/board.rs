@@ -39,33 +39,31 @@ impl ProbeBoard {
         self.lock().entry(spec.name).or_default();
     }
 
-    /// Takes what one run gave.
+    /// Takes what one run gave, which may be a report and an error for what is lacking in it.
     pub(super) fn put(
         &self,
         spec: &'static Spec,
         took: Duration,
-        outcome: Result<Report, ProbeError>,
+        (report, error): (Option<Report>, Option<ProbeError>),
         now: Now,
     ) {
         let mut entries = self.lock();
         let entry = entries.entry(spec.name).or_default();
         entry.runs += 1;
         entry.took = took;
-        match outcome {
-            Ok(report) => {
-                entry.state = Some(ProbeState::Ok);
-                entry.last_success = Some(now.monotonic);
-                entry.report = Some(report);
-            }
-            Err(error) => {
-                entry.state = Some(match error {
-                    ProbeError::Absent(_) => ProbeState::Absent,
-                    ProbeError::Denied { .. } => ProbeState::Denied,
-                    ProbeError::Failed(_) => ProbeState::Failing,
-                });
-                entry.failures += u64::from(entry.state != Some(ProbeState::Absent));
-                entry.last_error = Some(error.to_string());
-            }
+        if report.is_some() {
+            entry.state = Some(ProbeState::Ok);
+            entry.last_success = Some(now.monotonic);
+            entry.report = report;
+        }
+        if let Some(error) = error {
+            entry.state = Some(match error {
+                ProbeError::Absent(_) => ProbeState::Absent,
+                ProbeError::Denied { .. } => ProbeState::Denied,
+                ProbeError::Failed(_) => ProbeState::Failing,
+            });
+            entry.failures += u64::from(entry.state != Some(ProbeState::Absent));
+            entry.last_error = Some(error.to_string());
         }
     }
 

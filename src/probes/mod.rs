@@ -8,6 +8,7 @@
 //! deadline, bounds what it reads, and never changes what it looks at.
 
 mod board;
+mod certificates;
 mod http;
 mod runner;
 mod stub_status;
@@ -22,12 +23,13 @@ use crate::facts::Facts;
 use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
+pub use certificates::Target as CertificateTarget;
 pub use runner::{once, watch};
 pub use stub_status::StubTarget;
 pub use tally::Tally;
 
 /// Every probe, in the order in which they are shown.
-pub const PROBES: &[&Spec] = &[&stub_status::SPEC];
+pub const PROBES: &[&Spec] = &[&stub_status::SPEC, &certificates::SPEC];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
 pub struct Spec {
@@ -52,6 +54,8 @@ pub struct Spec {
 pub struct Wanted {
     /// Where nginx tells its counters.
     pub stub_status: Option<StubTarget>,
+    /// The TLS servers to meet.
+    pub certificates: Option<Vec<CertificateTarget>>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
 }
@@ -63,6 +67,11 @@ pub type Run<'a> = Pin<Box<dyn Future<Output = Result<Seen, ProbeError>> + Send 
 pub trait Probe: Send {
     /// Asks once. It may be dropped in the middle when its deadline passes, and must be able to start again then.
     fn run(&mut self) -> Run<'_>;
+
+    /// What the last run could not see beside what it saw; its state on the board is that of this error.
+    fn lacking(&self) -> Option<ProbeError> {
+        None
+    }
 }
 
 /// What one run saw.
