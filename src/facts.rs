@@ -2,6 +2,7 @@
 //!
 //! A probe reads, and says here what it read; what that means is for `insight`. Does no I/O.
 
+mod certificates;
 mod haproxy;
 
 use std::sync::Arc;
@@ -9,6 +10,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use certificates::{
+    CertificateFacts, CertificateSeen, FileVerdict, HttpsAnswer, OldProtocol, PlainAnswer, TlsEndpoint, Trust,
+};
 pub use haproxy::*;
 
 use crate::record::{EpochMs, ForeignSample, Reading};
@@ -45,6 +49,8 @@ pub enum Facts {
     Nginx(NginxFacts),
     /// What HAProxy balances, and its own counts.
     Haproxy(HaproxyFacts),
+    /// How TLS servers answer, and their certificates.
+    Certificates(CertificateFacts),
     /// What each of several gave, each by itself.
     Parts(Arc<[Part]>),
 }

@@ -23,6 +23,7 @@ mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tls_servers;
 pub mod web_server;
 
 use std::net::{SocketAddr, TcpListener};
@@ -243,6 +244,7 @@ pub fn wanted(config: &Config) -> Wanted {
         tally: None,
         scrape: parts::scrape_targets(config),
         scripts: parts::scripts_target(config),
+        certificates: tls_servers::targets(config),
     }
 }
 

@@ -119,7 +119,7 @@ impl Insight {
 
     fn take(&mut self, report: Report) {
         match &report.facts {
-            Facts::None | Facts::Parts(_) => {}
+            Facts::None | Facts::Parts(_) | Facts::Certificates(_) => {}
             Facts::Nginx(facts) => self.nginx.take(facts, report.at),
             Facts::Haproxy(facts) => self.haproxy.take(facts, report.at),
         }
@@ -137,6 +137,9 @@ impl Insight {
                 Facts::Parts(_) => {}
                 Facts::Nginx(facts) => known.nginx = Some(Dated { facts, at: report.at }),
                 Facts::Haproxy(facts) => known.haproxy = Some(Dated { facts, at: report.at }),
+                Facts::Certificates(facts) => {
+                    known.certificates = Some(Dated { facts, at: report.at });
+                }
             }
         }
         self.findings.draw(&known, at)
