@@ -1,6 +1,7 @@
 //! One integration binary: every test that goes through the front door.
 
 mod cases;
+mod certificates;
 mod chaos;
 mod commands;
 mod destinations;

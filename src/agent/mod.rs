@@ -23,6 +23,7 @@ mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tls_servers;
 pub mod web_server;
 
 use std::net::{SocketAddr, TcpListener};
@@ -239,10 +240,11 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 pub fn wanted(config: &Config) -> Wanted {
     Wanted {
         stub_status: web_server::stub_target(config),
-        scrape: parts::scrape_targets(config),
-        scripts: parts::scripts_target(config),
         haproxy: neighbours::haproxy_target(config),
         tally: None,
+        scrape: parts::scrape_targets(config),
+        scripts: parts::scripts_target(config),
+        certificates: tls_servers::targets(config),
     }
 }
 

@@ -85,17 +85,17 @@ impl Insight {
 
     /// The same as JSON, by probe, with what the parts told; made when somebody asks.
     pub(super) fn metrics(&self) -> Rendered {
-        let readings = |report: &Report| (report.probe.to_owned(), Value::Object(to_json(&report.readings)));
-        let mut told: Map<String, Value> = self.reports.values().map(readings).collect();
-        let parts = |report: &Report| Some((report.probe, Arc::clone(report.parts()?)));
-        let parts: Vec<(&str, Arc<[Part]>)> = self.reports.values().filter_map(parts).collect();
+        let told: Vec<(&str, Map<String, Value>, Option<Arc<[Part]>>)> = self
+            .reports
+            .values()
+            .map(|report| (report.probe, to_json(&report.readings), report.parts().cloned()))
+            .collect();
         Rendered::later(move || {
-            for (probe, parts) in &parts {
-                if let Some(Value::Object(metrics)) = told.get_mut(*probe) {
-                    metrics.append(&mut parts::json(parts));
-                }
-            }
-            Value::Object(told)
+            let of = |(probe, mut metrics, parts): (&str, Map<String, Value>, Option<Arc<[Part]>>)| {
+                metrics.append(&mut parts::json(parts.as_deref().unwrap_or_default()));
+                (probe.to_owned(), Value::Object(metrics))
+            };
+            Value::Object(told.into_iter().map(of).collect())
         })
     }
 
@@ -119,8 +119,7 @@ impl Insight {
 
     fn take(&mut self, report: Report) {
         match &report.facts {
-            Facts::None => {}
-            Facts::Parts(_) => {}
+            Facts::None | Facts::Parts(_) | Facts::Certificates(_) => {}
             Facts::Nginx(facts) => self.nginx.take(facts, report.at),
             Facts::Haproxy(facts) => self.haproxy.take(facts, report.at),
         }
@@ -138,6 +137,9 @@ impl Insight {
                 Facts::Parts(_) => {}
                 Facts::Nginx(facts) => known.nginx = Some(Dated { facts, at: report.at }),
                 Facts::Haproxy(facts) => known.haproxy = Some(Dated { facts, at: report.at }),
+                Facts::Certificates(facts) => {
+                    known.certificates = Some(Dated { facts, at: report.at });
+                }
             }
         }
         self.findings.draw(&known, at)

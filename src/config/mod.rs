@@ -7,6 +7,7 @@
 
 mod env_file;
 mod load;
+mod probe_values;
 mod strings;
 mod table;
 mod values;
@@ -148,6 +149,30 @@ pub enum Scripts {
     },
 }
 
+/// Which TLS servers are met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// Those that nginx.conf and haproxy.cfg name.
+    Auto,
+    /// None.
+    None,
+    /// These.
+    Listed(Vec<TlsServer>),
+}
+
+/// A TLS server of the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsServer {
+    /// An address, or a name that leads to one.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The name to ask for; where none is stated that of `host`, if it is one.
+    pub name: Option<String>,
+    /// The file with the certificate that should be served.
+    pub file: Option<PathBuf>,
+}
+
 impl HostSources {
     /// Whether the source of this name runs.
     pub fn includes(&self, name: &str) -> bool {
@@ -226,6 +251,8 @@ pub struct Config {
     pub scrape: Vec<Scrape>,
     /// Where the operator's scripts are.
     pub scripts: Scripts,
+    /// Which TLS servers are met.
+    pub certificates: Certificates,
     /// `X-Sumo-Host`; `None`: the hostname.
     pub host_name: Option<String>,
     /// `X-Sumo-Category`; `None`: each stream's own.

@@ -221,6 +221,16 @@ in the directory is run every 30 s, for at most 10 s, one after the other. auto:
 None runs that anybody but root and the agent's user may write, and none as root unless root: stands here.",
     },
     Setting {
+        name: "WATCHPOST_CERTIFICATES",
+        flag: "certificates",
+        default: "auto",
+        secret: false,
+        form: "auto, none, or a comma-separated list of [NAME@]HOST:PORT[=/CERTIFICATE.PEM]",
+        meaning: "\
+Which TLS servers are met every 5 minutes: certificate, chain, old versions, and HTTP beside HTTPS. auto:
+the ports with TLS of nginx.conf and /etc/haproxy/haproxy.cfg. Behind = stands the file that should be served.",
+    },
+    Setting {
         name: "WATCHPOST_HOST_NAME",
         flag: "host-name",
         default: "",

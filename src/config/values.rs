@@ -56,7 +56,7 @@ const SCRAPE_MAX: usize = 16;
 const SCRAPE_NAME_BYTES_MAX: usize = 64;
 
 /// The parts of a list, without the blanks around them.
-fn list(text: &str) -> Parsed<Vec<&str>> {
+pub(super) fn list(text: &str) -> Parsed<Vec<&str>> {
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     if parts.iter().any(|part| part.is_empty()) { Err("has an empty part".into()) } else { Ok(parts) }
 }

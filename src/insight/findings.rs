@@ -4,6 +4,7 @@
 //! appear without evidence, nor does one go for want of it. Where rights are missing the rule says `unknown`, and how to grant
 //! them.
 
+mod certificates;
 mod haproxy;
 mod nginx;
 
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::reconcile::Circumstances;
-use crate::facts::{HaproxyFacts, NginxFacts};
+use crate::facts::{CertificateFacts, HaproxyFacts, NginxFacts};
 use crate::record::EpochMs;
 
 /// Every rule, in the order in which findings are shown.
@@ -25,6 +26,15 @@ pub const RULES: &[&Rule] = &[
     &haproxy::BACKEND_PLAINTEXT,
     &haproxy::SERVER_DOWN,
     &haproxy::LOGS_DROPPED,
+    // Of TLS, and of HTTP beside it.
+    &certificates::EXPIRES_AT_ONCE,
+    &certificates::EXPIRING,
+    &certificates::WRONG_NAME,
+    &certificates::UNTRUSTED,
+    &certificates::DIFFERS_FROM_FILE,
+    &certificates::WEAK_PROTOCOL,
+    &certificates::NO_REDIRECT,
+    &certificates::HSTS_MISSING,
 ];
 
 /// Subjects of one rule that are kept; a farm with more broken certificates has other worries.
@@ -154,6 +164,8 @@ pub struct Knowledge<'a> {
     pub nginx: Option<Dated<'a, NginxFacts>>,
     /// HAProxy's counters, its servers, and where TLS ends.
     pub haproxy: Option<Dated<'a, HaproxyFacts>>,
+    /// TLS servers and their certificates.
+    pub certificates: Option<Dated<'a, CertificateFacts>>,
     /// What nginx's configuration says of its logs.
     pub logs: Option<Dated<'a, Circumstances>>,
 }

@@ -33,6 +33,19 @@ struct Entry {
     report: Option<Report>,
 }
 
+impl Entry {
+    /// A run that saw something; its parts may fare differently.
+    fn take_report(&mut self, report: Report) {
+        let parts = report.parts().map_or(&[][..], |parts| parts);
+        let state = state_of(parts);
+        self.state = Some(state);
+        self.failures += u64::from(state != ProbeState::Ok);
+        self.last_error = error_of(parts).or(self.last_error.take());
+        self.parts = parts.iter().map(PartStatus::from).collect();
+        self.report = Some(report);
+    }
+}
+
 impl ProbeBoard {
     /// A board without a probe.
     pub fn new() -> ProbeBoard {
@@ -44,46 +57,36 @@ impl ProbeBoard {
         self.lock().entry(spec.name).or_default();
     }
 
-    /// Takes what one run gave.
+    /// Takes what one run gave, which may be a report and an error for what is lacking in it.
     pub(super) fn put(
         &self,
         spec: &'static Spec,
         took: Duration,
-        outcome: Result<Report, ProbeError>,
+        (report, error): (Option<Report>, Option<ProbeError>),
         now: Now,
     ) {
         let mut entries = self.lock();
         let entry = entries.entry(spec.name).or_default();
         entry.runs += 1;
         entry.took = took;
-        match outcome {
-            Ok(report) => {
-                let parts = report.parts().map_or(&[][..], |parts| parts);
-                let state = state_of(parts);
-                entry.state = Some(state);
-                entry.failures += u64::from(state != ProbeState::Ok);
-                entry.last_error = error_of(parts).or(entry.last_error.take());
-                if matches!(state, ProbeState::Ok | ProbeState::Partial) {
-                    entry.last_success = Some(now.monotonic);
-                }
-                entry.parts = parts.iter().map(PartStatus::from).collect();
-                entry.report = Some(report);
+        if let Some(report) = report {
+            entry.take_report(report);
+            if matches!(entry.state, Some(ProbeState::Ok | ProbeState::Partial)) {
+                entry.last_success = Some(now.monotonic);
             }
-            Err(error) => {
-                entry.state = Some(match error {
-                    ProbeError::Absent(_) => ProbeState::Absent,
-                    ProbeError::Denied { .. } => ProbeState::Denied,
-                    ProbeError::Failed(_) => ProbeState::Failing,
-                });
-                entry.failures += u64::from(entry.state != Some(ProbeState::Absent));
-                entry.last_error = Some(error.to_string());
-                // What parts told earlier holds no longer once they cannot be asked.
-                if !std::mem::take(&mut entry.parts).is_empty() {
-                    let facts = Facts::Parts([].into());
-                    entry.report =
-                        Some(Report { probe: spec.name, at: now.wall, readings: Vec::new(), facts });
-                }
-            }
+        } else if !std::mem::take(&mut entry.parts).is_empty() {
+            // What parts told earlier holds no longer once they cannot be asked.
+            let facts = Facts::Parts([].into());
+            entry.report = Some(Report { probe: spec.name, at: now.wall, readings: Vec::new(), facts });
+        }
+        if let Some(error) = error {
+            entry.state = Some(match error {
+                ProbeError::Absent(_) => ProbeState::Absent,
+                ProbeError::Denied { .. } => ProbeState::Denied,
+                ProbeError::Failed(_) => ProbeState::Failing,
+            });
+            entry.failures += u64::from(entry.state != Some(ProbeState::Absent));
+            entry.last_error = Some(error.to_string());
         }
     }
 
@@ -171,7 +174,7 @@ mod tests {
         let parts: Arc<[Part]> =
             parts.iter().enumerate().map(|(n, state)| part(&format!("p{n}"), *state)).collect();
         let report = Report { probe: "many", at: 1, readings: Vec::new(), facts: Facts::Parts(parts) };
-        board.put(&SPEC, Duration::ZERO, Ok(report), Now::read());
+        board.put(&SPEC, Duration::ZERO, (Some(report), None), Now::read());
         let status = board.statuses(Now::read()).remove(0);
         assert_eq!(board.take().len(), 1, "the parts that answered are told in any case");
         (status.state, status.failures, status.last_error)
@@ -195,10 +198,10 @@ mod tests {
         let board = ProbeBoard::new();
         let facts = Facts::Parts([part("a", ProbeState::Ok)].into());
         let report = Report { probe: "many", at: 1, readings: Vec::new(), facts };
-        board.put(&SPEC, Duration::ZERO, Ok(report), Now::read());
+        board.put(&SPEC, Duration::ZERO, (Some(report), None), Now::read());
         assert_eq!(board.take().len(), 1);
         for expected in [1, 0] {
-            let gone = Err(ProbeError::Absent("no directory".to_owned()));
+            let gone = (None, Some(ProbeError::Absent("no directory".to_owned())));
             board.put(&SPEC, Duration::ZERO, gone, Now::read());
             let taken = board.take();
             assert_eq!(taken.len(), expected);

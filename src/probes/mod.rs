@@ -8,6 +8,7 @@
 //! deadline, bounds what it reads, and never changes what it looks at.
 
 mod board;
+mod certificates;
 mod foreign;
 mod haproxy;
 mod http;
@@ -26,6 +27,7 @@ use crate::facts::Facts;
 use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
+pub use certificates::Target as CertificateTarget;
 pub use haproxy::HaproxyTarget;
 pub use runner::{once, watch};
 pub use scrape::ScrapeTarget;
@@ -37,6 +39,7 @@ pub use tally::Tally;
 pub const PROBES: &[&Spec] = &[
     &stub_status::SPEC, // The web server first, then what stands before and behind it.
     &haproxy::SPEC,
+    &certificates::SPEC,
     &scrape::SPEC,
     &scripts::SPEC,
 ];
@@ -66,6 +69,8 @@ pub struct Wanted {
     pub stub_status: Option<StubTarget>,
     /// Where HAProxy tells its counters.
     pub haproxy: Option<HaproxyTarget>,
+    /// The TLS servers to meet.
+    pub certificates: Option<Vec<CertificateTarget>>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
     /// What to scrape.
@@ -81,6 +86,11 @@ pub type Run<'a> = Pin<Box<dyn Future<Output = Result<Seen, ProbeError>> + Send 
 pub trait Probe: Send {
     /// Asks once. It may be dropped in the middle when its deadline passes, and must be able to start again then.
     fn run(&mut self) -> Run<'_>;
+
+    /// What the last run could not see beside what it saw; its state on the board is that of this error.
+    fn lacking(&self) -> Option<ProbeError> {
+        None
+    }
 }
 
 /// What one run saw.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::Haproxy;
 use crate::config::{
-    AccessLogs, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus,
-    environment,
+    AccessLogs, Certificates, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines,
+    StubStatus, environment,
 };
 use crate::config::{Scrape, Scripts};
 
@@ -65,6 +65,7 @@ fn nothing_set_gives_the_documented_defaults() {
         haproxy: Haproxy::Auto,
         scrape: vec![],
         scripts: Scripts::Auto,
+        certificates: Certificates::Auto,
         host_name: None,
         source_category: None,
         source_name: None,
@@ -103,6 +104,15 @@ fn values_in_their_forms() {
     assert_eq!(with("WATCHPOST_STATUS_ADDR", "off").status_addr, None);
     assert!(with("WATCHPOST_STATUS_ADDR", "[::1]:0").status_addr.is_some());
     assert_eq!(with("WATCHPOST_LOG", "trace").log, LogLevel::Trace);
+    assert_eq!(with("WATCHPOST_CERTIFICATES", "none").certificates, Certificates::None);
+    let Certificates::Listed(servers) =
+        with("WATCHPOST_CERTIFICATES", "a.example:443, b@[::1]:8443=/c.pem").certificates
+    else {
+        panic!("a list")
+    };
+    let shown: Vec<_> =
+        servers.iter().map(|s| (s.host.as_str(), s.port, s.name.as_deref(), s.file.is_some())).collect();
+    assert_eq!(shown, [("a.example", 443, Some("a.example"), false), ("::1", 8443, Some("b"), true)]);
     let fields = with("WATCHPOST_FIELDS", "environment=production, farm=eu 1").fields;
     assert_eq!(fields, [("environment".into(), "production".into()), ("farm".into(), "eu 1".into())]);
 }
@@ -163,6 +173,12 @@ fn endpoints_and_scripts_in_their_forms() {
 #[test]
 fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOGS", "/a.log,", "empty part");
+    refused("WATCHPOST_CERTIFICATES", "a.example", "no port");
+    refused("WATCHPOST_CERTIFICATES", "a.example:0", "no port");
+    refused("WATCHPOST_CERTIFICATES", "a b@a.example:443", "no name of a host");
+    refused("WATCHPOST_CERTIFICATES", ":443", "no host");
+    refused("WATCHPOST_CERTIFICATES", "a:443=c.pem", "not absolute");
+    refused("WATCHPOST_CERTIFICATES", "a:443,auto", "`auto` among");
     refused("WATCHPOST_ACCESS_LOGS", "/a.log,auto", "`auto` among");
     refused("WATCHPOST_ACCESS_LOGS", "/a/***.log", "not a pattern");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "main", "no $variable");
