@@ -3,12 +3,14 @@
 //! A probe reads, and says here what it read; what that means is for `insight`. Does no I/O.
 
 mod certificates;
+mod firewall;
+mod haproxy;
 
 use serde::Serialize;
 
-pub use certificates::{
-    CertificateFacts, CertificateSeen, FileVerdict, HttpsAnswer, OldProtocol, PlainAnswer, TlsEndpoint, Trust,
-};
+pub use certificates::*;
+pub use firewall::*;
+pub use haproxy::*;
 
 use crate::record::{EpochMs, Reading};
 
@@ -32,8 +34,12 @@ pub enum Facts {
     None,
     /// nginx's own counters, with what was counted of its logs.
     Nginx(NginxFacts),
+    /// What HAProxy balances, and its own counts.
+    Haproxy(HaproxyFacts),
     /// How TLS servers answer, and their certificates.
     Certificates(CertificateFacts),
+    /// The firewall, and what listens.
+    Firewall(FirewallFacts),
 }
 
 /// nginx's counters, read around one count of its lines.

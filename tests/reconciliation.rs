@@ -1,15 +1,21 @@
 //! A real nginx and its own counters: whatever happens to it, its logs and its workers, the agent's count of lines agrees with
 //! nginx's count of requests, or says by how many it does not.
+//!
+//! `WATCHPOST_TEST_BRACKETS=200` takes so many comparisons under undisturbed load; by default a few.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::nginx::{Nginx, send};
 use crate::rotation::rig::Logrotate;
-use crate::support::{Agent, Receiver, get, number, wait_for};
+use crate::support::{Agent, Receiver, get, number, wait_for, wait_out};
 
 /// An nginx with a location for its counters, an agent that found it, and a receiver.
 struct Rig {
@@ -101,6 +107,45 @@ fn requests_and_lines_agree_through_reload_rotation_and_restart() {
         let is_shipped = |kind: &str| records.iter().any(|record| record["record"] == kind);
         (is_shipped("reconciliation") && is_shipped("probe.metrics")).then_some(())
     });
+}
+
+/// Comparisons under load, with nothing wrong.
+const BRACKETS: usize = 15;
+
+#[test]
+fn undisturbed_load_raises_no_alarm() {
+    let brackets = std::env::var("WATCHPOST_TEST_BRACKETS")
+        .map_or(BRACKETS, |text| text.parse().expect("WATCHPOST_TEST_BRACKETS is a number"));
+    let mut rig = Rig::start("");
+    let (stop, address) = (Arc::new(AtomicBool::new(false)), rig.nginx.address);
+    let senders: Vec<_> = (0..3)
+        .map(|sender| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    send(address, 20, |index| format!("/ok/{sender}/{index}"));
+                    sent += 20;
+                    wait_out(Duration::from_millis(50));
+                }
+                sent
+            })
+        })
+        .collect();
+    let mut seen = BTreeMap::new();
+    while seen.len() < brackets {
+        let found = rig.agent.wait_status("the next comparison", |status| {
+            comparison(status)["as_of"].as_u64().is_some_and(|at| !seen.contains_key(&at))
+        });
+        let found = comparison(&found);
+        assert_ne!(found["verdict"], "unaccounted", "{found}");
+        seen.insert(number(found, "/as_of"), number(found, "/bracket"));
+    }
+    stop.store(true, Ordering::Relaxed);
+    rig.sent = senders.into_iter().map(|sender| sender.join().expect("all sent")).sum();
+    rig.expect_equal();
+    let widest = seen.values().max().expect("some");
+    println!("{} comparisons under {} requests, at most {widest} wide", seen.len(), rig.sent);
 }
 
 #[test]

@@ -286,8 +286,11 @@ impl Agent {
         agent.set("STATE_DIR", &directory.join("state").display().to_string());
         agent.set("STATUS_ADDR", &address.to_string());
         agent.set("NGINX_CONF", &directory.join("no-nginx.conf").display().to_string());
+        // What else runs on this machine is no part of a test.
+        agent.set("HAPROXY", "none");
         // What stands in this machine's own configuration is not the test's.
         agent.set("CERTIFICATES", "none");
+        agent.set("FIREWALL", "none");
         agent.set("FLUSH_INTERVAL", "1s");
         agent.set("HOST_INTERVAL", "2s");
         agent.set("SUMMARY_INTERVAL", "2s");

@@ -10,6 +10,7 @@ mod file_events;
 pub mod ledger;
 pub mod line_reader;
 mod lines;
+mod neighbours;
 mod outbox;
 mod pipeline;
 pub mod plan;
@@ -237,8 +238,10 @@ fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 pub fn wanted(config: &Config) -> Wanted {
     Wanted {
         stub_status: web_server::stub_target(config),
+        haproxy: neighbours::haproxy_target(config),
         certificates: tls_servers::targets(config),
-        ..Wanted::default()
+        firewall: neighbours::firewall_target(config),
+        tally: None,
     }
 }
 

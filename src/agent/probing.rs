@@ -11,7 +11,7 @@ use super::web_server;
 use crate::clock::Now;
 use crate::facts::{Counted, Facts, Report};
 use crate::insight::findings::{self, Change, Confidence, Dated, Finding, Findings, Knowledge};
-use crate::insight::reconcile::{Circumstances, NginxReconciler, Reconciliation, Verdict};
+use crate::insight::reconcile::{Circumstances, HaproxyReconciler, NginxReconciler, Reconciliation, Verdict};
 use crate::record::{EpochMs, Loss, Reading};
 use crate::sources::to_json;
 
@@ -23,12 +23,13 @@ pub(super) struct Insight {
     /// The latest report of each probe.
     reports: BTreeMap<&'static str, Report>,
     nginx: NginxReconciler,
+    haproxy: HaproxyReconciler,
     findings: Findings,
     /// What nginx's configuration says of its logs, and when that was read.
     circumstances: Option<(Circumstances, EpochMs)>,
     configuration_due: Instant,
-    /// The verdict that was last said in an event.
-    said: Verdict,
+    /// The verdict that was last said in an event, by comparison.
+    said: BTreeMap<&'static str, Verdict>,
     /// When the report was made whose metrics were shipped last, by probe.
     shipped_at: BTreeMap<&'static str, EpochMs>,
 }
@@ -38,10 +39,11 @@ impl Insight {
         Insight {
             reports: BTreeMap::new(),
             nginx: NginxReconciler::new(),
+            haproxy: HaproxyReconciler::new(),
             findings: Findings::new(),
             circumstances: None,
             configuration_due: now.monotonic,
-            said: Verdict::Unknown,
+            said: BTreeMap::new(),
             shipped_at: BTreeMap::new(),
         }
     }
@@ -89,12 +91,15 @@ impl Insight {
     pub(super) fn reconciliations(&self) -> Vec<Reconciliation> {
         let nothing = Circumstances::default();
         let circumstances = self.circumstances.as_ref().map_or(&nothing, |(circumstances, _)| circumstances);
-        self.nginx.reconciliation(circumstances).into_iter().collect()
+        let comparisons = [self.nginx.reconciliation(circumstances), self.haproxy.reconciliation()];
+        comparisons.into_iter().flatten().collect()
     }
 
     fn take(&mut self, report: Report) {
-        if let Facts::Nginx(facts) = &report.facts {
-            self.nginx.take(facts, report.at);
+        match &report.facts {
+            Facts::None | Facts::Certificates(_) | Facts::Firewall(_) => {}
+            Facts::Nginx(facts) => self.nginx.take(facts, report.at),
+            Facts::Haproxy(facts) => self.haproxy.take(facts, report.at),
         }
         self.reports.insert(report.probe, report);
     }
@@ -108,9 +113,11 @@ impl Insight {
             match &report.facts {
                 Facts::None => {}
                 Facts::Nginx(facts) => known.nginx = Some(Dated { facts, at: report.at }),
+                Facts::Haproxy(facts) => known.haproxy = Some(Dated { facts, at: report.at }),
                 Facts::Certificates(facts) => {
                     known.certificates = Some(Dated { facts, at: report.at });
                 }
+                Facts::Firewall(facts) => known.firewall = Some(Dated { facts, at: report.at }),
             }
         }
         self.findings.draw(&known, at)
@@ -158,9 +165,9 @@ impl Pipeline {
 
     /// Says when requests begin to lack their lines, and when that is over.
     fn say_verdict(&mut self, now: Now, reconciliation: &Reconciliation) {
-        let was = std::mem::replace(&mut self.insight.said, reconciliation.verdict);
         let is = reconciliation.verdict;
-        if (was == Verdict::Unaccounted) == (is == Verdict::Unaccounted) {
+        let was = self.insight.said.insert(reconciliation.with, is);
+        if (was == Some(Verdict::Unaccounted)) == (is == Verdict::Unaccounted) {
             return;
         }
         let event = if is == Verdict::Unaccounted {
@@ -170,7 +177,7 @@ impl Pipeline {
             );
             Event::new("watchpost.reconciliation", Severity::Warn, message)
         } else {
-            let message = format!("{}: requests and lines agree again", reconciliation.with);
+            let message = format!("{}: the counts agree again", reconciliation.with);
             Event::new("watchpost.reconciliation", Severity::Info, message)
         };
         let event = event

@@ -14,6 +14,7 @@ mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,6 +99,19 @@ pub enum HostSources {
     Named(Vec<String>),
 }
 
+/// Where HAProxy tells its counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Haproxy {
+    /// On the stats sockets of its configuration, and on well-known ones.
+    Auto,
+    /// It is not asked.
+    None,
+    /// On this stats socket.
+    Socket(PathBuf),
+    /// On this stats page, an `http://` URL.
+    Url(String),
+}
+
 /// Where nginx tells its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StubStatus {
@@ -118,6 +132,17 @@ pub enum Certificates {
     None,
     /// These.
     Listed(Vec<TlsServer>),
+}
+
+/// What the firewall is held to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firewall {
+    /// Its own policy alone: which ports may be reached is not known.
+    Auto,
+    /// It is not looked at.
+    None,
+    /// Ports that may be reached from outside.
+    Allowed(Vec<RangeInclusive<u16>>),
 }
 
 /// A TLS server of the settings.
@@ -205,8 +230,12 @@ pub struct Config {
     pub host_sources: HostSources,
     /// Where nginx tells its counters.
     pub stub_status: StubStatus,
+    /// Where HAProxy tells its counters.
+    pub haproxy: Haproxy,
     /// Which TLS servers are met.
     pub certificates: Certificates,
+    /// What the firewall is held to.
+    pub firewall: Firewall,
     /// `X-Sumo-Host`; `None`: the hostname.
     pub host_name: Option<String>,
     /// `X-Sumo-Category`; `None`: each stream's own.

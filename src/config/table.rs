@@ -188,6 +188,17 @@ Where nginx tells its own count of requests, with which the counted lines are co
 auto: the location of nginx.conf in which stub_status stands.",
     },
     Setting {
+        name: "WATCHPOST_HAPROXY",
+        flag: "haproxy",
+        default: "auto",
+        secret: false,
+        form: "auto, none, the path of a stats socket, or the http:// URL of a stats page",
+        meaning: "\
+Where HAProxy is asked for its counters and its servers. auto: the stats sockets that haproxy.cfg
+names, else well-known ones. Best is one that can only read, in the global section of haproxy.cfg:
+stats socket /run/haproxy/ro.sock mode 666 level user. A stats page tells less: not its servers.",
+    },
+    Setting {
         name: "WATCHPOST_CERTIFICATES",
         flag: "certificates",
         default: "auto",
@@ -196,6 +207,17 @@ auto: the location of nginx.conf in which stub_status stands.",
         meaning: "\
 Which TLS servers are met every 5 minutes: certificate, chain, old versions, and HTTP beside HTTPS. auto:
 the ports with TLS of nginx.conf and /etc/haproxy/haproxy.cfg. Behind = stands the file that should be served.",
+    },
+    Setting {
+        name: "WATCHPOST_FIREWALL",
+        flag: "firewall",
+        default: "auto",
+        secret: false,
+        form: "auto, none, or a comma-separated list of ports and ranges such as 22,80,443,8000-8010",
+        meaning: "\
+The ports that may be reached from outside; what listens on another, and passes the firewall, is a finding.
+auto: the firewall's policy alone is judged. Its rules need CAP_NET_ADMIN (see watchpost.service); without,
+what it drops, what listens and who shares the host are still told. none: nothing of it.",
     },
     Setting {
         name: "WATCHPOST_HOST_NAME",

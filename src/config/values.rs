@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use watchpost_parsers::{Format, FormatError};
 
-use super::{AccessLogs, HostSources, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus};
+use super::{AccessLogs, Haproxy, HostSources, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus};
 use crate::secret::Secret;
 
 /// The value, or what is wrong as the end of a sentence.
@@ -161,6 +161,25 @@ pub(super) fn stub_status(text: &str) -> Parsed<StubStatus> {
             url(text)?;
             Ok(StubStatus::Url(text.to_owned()))
         }
+    }
+}
+
+/// `WATCHPOST_HAPROXY`.
+pub(super) fn haproxy(text: &str) -> Parsed<Haproxy> {
+    match text {
+        "auto" => Ok(Haproxy::Auto),
+        "none" => Ok(Haproxy::None),
+        _ if text.starts_with('/') => Ok(Haproxy::Socket(path(text)?)),
+        _ if text.starts_with("http:") => {
+            url(text)?;
+            if text.contains('@') {
+                return Err(
+                    "has a name or a password in it, which would be shown; name a stats socket".into()
+                );
+            }
+            Ok(Haproxy::Url(text.to_owned()))
+        }
+        _ => Err("is neither a path that begins with / nor an http URL".into()),
     }
 }
 

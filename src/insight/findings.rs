@@ -5,21 +5,30 @@
 //! them.
 
 mod certificates;
+mod firewall;
+mod haproxy;
 mod nginx;
+mod placement;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::reconcile::Circumstances;
-use crate::facts::{CertificateFacts, NginxFacts};
+use crate::facts::{CertificateFacts, FirewallFacts, HaproxyFacts, NginxFacts};
 use crate::record::EpochMs;
 
 /// Every rule, in the order in which findings are shown.
 pub const RULES: &[&Rule] = &[
+    // nginx's
     &nginx::STUB_STATUS_OPEN,
     &nginx::BUFFER_WITHOUT_FLUSH,
     &nginx::NO_REQUEST_TIME,
+    // HAProxy's
+    &haproxy::BACKEND_PLAINTEXT,
+    &haproxy::SERVER_DOWN,
+    &haproxy::LOGS_DROPPED,
+    // Those of TLS and of HTTP beside it
     &certificates::EXPIRES_AT_ONCE,
     &certificates::EXPIRING,
     &certificates::WRONG_NAME,
@@ -28,6 +37,10 @@ pub const RULES: &[&Rule] = &[
     &certificates::WEAK_PROTOCOL,
     &certificates::NO_REDIRECT,
     &certificates::HSTS_MISSING,
+    // Those of the host itself
+    &firewall::OPEN_BY_DEFAULT,
+    &firewall::PORT_BEYOND_ALLOWED,
+    &placement::ALL_IN_ONE,
 ];
 
 /// Subjects of one rule that are kept; a farm with more broken certificates has other worries.
@@ -155,8 +168,12 @@ impl<T> Copy for Dated<'_, T> {}
 pub struct Knowledge<'a> {
     /// nginx's counters and who may ask for them.
     pub nginx: Option<Dated<'a, NginxFacts>>,
+    /// HAProxy's counters, its servers, and where TLS ends.
+    pub haproxy: Option<Dated<'a, HaproxyFacts>>,
     /// TLS servers and their certificates.
     pub certificates: Option<Dated<'a, CertificateFacts>>,
+    /// The firewall, and what listens.
+    pub firewall: Option<Dated<'a, FirewallFacts>>,
     /// What nginx's configuration says of its logs.
     pub logs: Option<Dated<'a, Circumstances>>,
 }

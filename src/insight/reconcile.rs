@@ -13,12 +13,16 @@
 //!
 //! Whether the agent's own requests are in the log is found out as well: both ways are tried, and only one keeps its offset.
 
+mod haproxy;
+
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
 use crate::facts::{Bracket, Counted, Master, NginxFacts};
 use crate::record::EpochMs;
+
+pub use haproxy::HaproxyReconciler;
 
 /// Brackets without a further difference after which a difference is a matter of the past: it stays in the total, and the
 /// verdict speaks of what came since. A quarter of an hour or more.
@@ -59,7 +63,7 @@ impl Verdict {
     }
 }
 
-/// One comparison, as `/status` shows it.
+/// One comparison, as `/status` shows it. What is said of lines is said of answers where HAProxy's requests are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reconciliation {
     /// What the lines are compared with.
@@ -119,6 +123,19 @@ struct Track {
 }
 
 impl Track {
+    fn new(range: Range) -> Track {
+        Track { base: range.clone(), current: range, differing: 0 }
+    }
+
+    /// What a bracket of this width comes to.
+    fn verdict(&self, width: i128) -> Verdict {
+        match self.missing() {
+            0 if width == 0 && self.differing == 0 => Verdict::Equal,
+            0 => Verdict::WithinBracket,
+            _ => Verdict::Unaccounted,
+        }
+    }
+
     /// Takes one more range; whether it differs from those before.
     fn take(&mut self, range: &Range) -> bool {
         // Lines may only have been late; then the old offset is the right one again.
@@ -214,11 +231,7 @@ impl NginxReconciler {
             with: "nginx stub_status",
             counted,
             reported: u64::try_from(reported).unwrap_or(0),
-            verdict: match missing {
-                0 if width == 0 && track.differing == 0 => Verdict::Equal,
-                0 => Verdict::WithinBracket,
-                _ => Verdict::Unaccounted,
-            },
+            verdict: track.verdict(width),
             unaccounted: clamped(missing),
             unaccounted_total: clamped(self.unaccounted_past + missing),
             bracket: u64::try_from(width).unwrap_or(u64::MAX),
@@ -248,7 +261,6 @@ fn clamped(value: i128) -> i64 {
 
 impl Running {
     fn new(bracket: Bracket, master: Option<Master>, at: EpochMs) -> Running {
-        let track = |range: Range| Track { base: range.clone(), current: range, differing: 0 };
         Running {
             since: at,
             differs_since: at,
@@ -258,8 +270,8 @@ impl Running {
             master,
             has_lost_worker: false,
             own_at_start: bracket.own_requests,
-            unlogged: track(range_of(&bracket, false)),
-            logged: track(range_of(&bracket, true)),
+            unlogged: Track::new(range_of(&bracket, false)),
+            logged: Track::new(range_of(&bracket, true)),
             own_are_logged: None,
         }
     }

@@ -9,6 +9,8 @@
 
 mod board;
 mod certificates;
+mod firewall;
+mod haproxy;
 mod http;
 mod runner;
 mod stub_status;
@@ -24,12 +26,19 @@ use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
 pub use certificates::Target as CertificateTarget;
+pub use firewall::FirewallTarget;
+pub use haproxy::HaproxyTarget;
 pub use runner::{once, watch};
 pub use stub_status::StubTarget;
 pub use tally::Tally;
 
 /// Every probe, in the order in which they are shown.
-pub const PROBES: &[&Spec] = &[&stub_status::SPEC, &certificates::SPEC];
+pub const PROBES: &[&Spec] = &[
+    &stub_status::SPEC, // The web server first, then what stands before and behind it.
+    &haproxy::SPEC,
+    &certificates::SPEC,
+    &firewall::SPEC,
+];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
 pub struct Spec {
@@ -54,8 +63,12 @@ pub struct Spec {
 pub struct Wanted {
     /// Where nginx tells its counters.
     pub stub_status: Option<StubTarget>,
+    /// Where HAProxy tells its counters.
+    pub haproxy: Option<HaproxyTarget>,
     /// The TLS servers to meet.
     pub certificates: Option<Vec<CertificateTarget>>,
+    /// What the firewall may let through.
+    pub firewall: Option<FirewallTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
 }

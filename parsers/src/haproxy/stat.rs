@@ -115,6 +115,16 @@ numbers! {
     lastchg,
     /// Counter of TLS handshakes that failed. HAProxy 2.3 and later, in the columns after `-`.
     ssl_failed_handshake,
+    /// Counter of TLS handshakes that succeeded; of a frontend, those of clients. HAProxy 2.3 and later, like all that follow.
+    ssl_sess,
+    /// HTTP/1 connections now.
+    h1_open_connections,
+    /// HTTP/1 requests under way now; none of a connection that waits for its next one.
+    h1_open_streams,
+    /// HTTP/2 connections now.
+    h2_open_connections,
+    /// HTTP/2 requests under way now; of a frontend those of clients, whatever the name says.
+    h2_backend_open_streams,
 }
 
 /// The columns that hold text. Their order is that of [`Texts`].

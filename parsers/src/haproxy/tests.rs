@@ -50,6 +50,10 @@ fn the_rows_of_haproxy() {
     ];
     assert_eq!(classes, [0, 42, 2, 8, 6, 0].map(Some), "they sum to the requests");
     assert_eq!((numbers.ssl_failed_handshake, numbers.qcur, numbers.econ), (Some(2), None, None));
+    assert_eq!(
+        (numbers.ssl_sess, numbers.h1_open_streams, numbers.h2_open_connections),
+        (Some(2), Some(0), Some(0))
+    );
     assert_eq!(row(&rows, "www", "tls").kind, Kind::Listener);
     let web = row(&rows, "app", "web1");
     assert_eq!((web.kind, web.status.as_deref(), web.numbers.slim), (Kind::Server, Some("UP"), Some(20)));

@@ -9,6 +9,7 @@ use crate::config::{
     AccessLogs, Certificates, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines,
     StubStatus, environment,
 };
+use crate::config::{Firewall, Haproxy};
 
 const SURROUNDINGS: Surroundings<'_> = Surroundings { is_root: true, host_source_names: &["cpu", "load"] };
 const URL: &str = "https://collectors.example/receiver/v1/http/ZaVn";
@@ -60,7 +61,9 @@ fn nothing_set_gives_the_documented_defaults() {
         summary_interval: Duration::from_secs(10),
         host_sources: HostSources::All,
         stub_status: StubStatus::Auto,
+        haproxy: Haproxy::Auto,
         certificates: Certificates::Auto,
+        firewall: Firewall::Auto,
         host_name: None,
         source_category: None,
         source_name: None,
@@ -99,6 +102,11 @@ fn values_in_their_forms() {
     assert_eq!(with("WATCHPOST_STATUS_ADDR", "off").status_addr, None);
     assert!(with("WATCHPOST_STATUS_ADDR", "[::1]:0").status_addr.is_some());
     assert_eq!(with("WATCHPOST_LOG", "trace").log, LogLevel::Trace);
+    let ports = |value| with("WATCHPOST_FIREWALL", value).firewall;
+    assert_eq!(
+        (ports("none"), ports("22, 8000-8010")),
+        (Firewall::None, Firewall::Allowed(vec![22..=22, 8000..=8010]))
+    );
     assert_eq!(with("WATCHPOST_CERTIFICATES", "none").certificates, Certificates::None);
     let Certificates::Listed(servers) =
         with("WATCHPOST_CERTIFICATES", "a.example:443, b@[::1]:8443=/c.pem").certificates
@@ -144,6 +152,9 @@ fn units_and_bounds() {
 #[test]
 fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOGS", "/a.log,", "empty part");
+    refused("WATCHPOST_FIREWALL", "22,ssh", "no port");
+    refused("WATCHPOST_FIREWALL", "90-80", "no range");
+    refused("WATCHPOST_FIREWALL", "0", "no port");
     refused("WATCHPOST_CERTIFICATES", "a.example", "no port");
     refused("WATCHPOST_CERTIFICATES", "a.example:0", "no port");
     refused("WATCHPOST_CERTIFICATES", "a b@a.example:443", "no name of a host");
