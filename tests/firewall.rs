@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::destinations::network::{in_namespace, ip};
-use crate::support::{Agent, WATCHPOST, get, wait_for};
+use crate::support::{Agent, Process, WATCHPOST, get, wait_for};
 
 /// The user of nobody on every Linux.
 const NOBODY: &str = "65534";
@@ -196,4 +196,52 @@ fn is_gone(argument: &str) -> bool {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
     let mut lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
     !lines.any(|line| line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
+}
+
+/// A program of this name that listens on a port, as this user. It is python's in truth: names and users are what is joined.
+fn program(directory: &Path, name: &str, uid: &str, port: u16) -> Process {
+    let binary = directory.join(name);
+    fs::copy("/usr/bin/python3", &binary).expect("a copy of python3 (Debian package python3)");
+    let listen = format!("import socket,time\ns=socket.create_server(('127.0.0.1',{port}))\ntime.sleep(600)");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", uid, "--clear-groups"]).arg(&binary).args(["-c", &listen]);
+    let process = Process::start(&mut command, &directory.join(format!("{name}.out")));
+    wait_for(name, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    process
+}
+
+#[test]
+fn one_host_that_carries_everything_is_found_with_each_process_and_port() {
+    in_namespace(|| {
+        ip(&["link", "set", "lo", "up"]);
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let here = directory.path();
+        fs::set_permissions(here, fs::Permissions::from_mode(0o755)).expect("its mode is set");
+        let is_found = |agent: &mut Agent| {
+            agent.start();
+            first_run(agent);
+            let status = agent.status();
+            agent.stop();
+            let findings = status["findings"].as_array().cloned().unwrap_or_default();
+            findings.into_iter().find(|finding| finding["id"] == "host.all-in-one")
+        };
+        let mut agent = agent(here, "auto");
+        let _web = program(here, "nginx", "0", 80);
+        let _application = program(here, "gunicorn", "12345", 8000);
+        // Of another user than the database: something before one that is elsewhere.
+        let proxy = program(here, "proxy", "12347", 3306);
+        assert_eq!(is_found(&mut agent), None);
+        drop(proxy);
+        let _database = program(here, "mariadbd", "12346", 3306);
+        let found = is_found(&mut agent).expect("it is found");
+        assert_eq!((&found["confidence"], &found["severity"]), (&"likely".into(), &"medium".into()));
+        let evidence = found["evidence"].to_string();
+        for part in [
+            "nginx of user 0, 127.0.0.1:80",
+            "gunicorn of user 12345, 127.0.0.1:8000",
+            "mariadbd of user 12346, 127.0.0.1:3306",
+        ] {
+            assert!(evidence.contains(part), "no {part} in {evidence}");
+        }
+    });
 }

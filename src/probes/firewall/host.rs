@@ -100,9 +100,9 @@ fn take(mut bytes: &[u8], found: &mut Vec<Listener>) -> io::Result<bool> {
 
 fn listener(message: &[u8]) -> Option<Listener> {
     let address: [u8; 16] = message.get(ADDRESS_AT..)?.first_chunk().copied()?;
-    let address = match message.first()? {
-        &AF_INET => IpAddr::from(Ipv4Addr::from(*address.first_chunk::<4>()?)),
-        &AF_INET6 => IpAddr::from(Ipv6Addr::from(address)).to_canonical(),
+    let address = match *message.first()? {
+        AF_INET => IpAddr::from(Ipv4Addr::from(*address.first_chunk::<4>()?)),
+        AF_INET6 => IpAddr::from(Ipv6Addr::from(address)).to_canonical(),
         _ => return None,
     };
     let port = u16::from_be_bytes(*message.get(PORT_AT..)?.first_chunk()?);
