@@ -166,9 +166,9 @@ fn a_command_that_hangs_or_prints_garbage_is_said_and_leaves_nothing_behind() {
         let fake = directory.path().join("nft");
         let mark = format!("{}", 100_000 + u32::from(crate::support::free_address().port()));
         for (script, said) in [
-            (format!("sleep {mark} & sleep {mark}"), "no end within 10 s"),
+            (format!("sleep {mark} & sleep {mark}"), "ran for more than 10 s"),
             ("echo nonsense".to_owned(), "no JSON"),
-            ("echo '{\"nftables\":[]}'; exit 3".to_owned(), "it failed"),
+            ("echo '{\"nftables\":[]}'; exit 3".to_owned(), "exited with 3"),
         ] {
             fs::write(&fake, format!("#!/bin/sh\n{script}\n")).expect("a script");
             fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("its mode is set");

@@ -227,6 +227,12 @@ fn impostor(answer: &'static str) -> SocketAddr {
     address
 }
 
+/// How a probe fares; null where it is not on.
+pub(crate) fn probe<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let probes = status["probes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    probes.iter().find(|probe| probe["name"] == name).unwrap_or(&Value::Null)
+}
+
 #[test]
 fn a_probe_that_meets_garbage_refusal_or_nothing_says_so() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -242,8 +248,8 @@ fn a_probe_that_meets_garbage_refusal_or_nothing_says_so() {
         agent.set("STUB_STATUS", &format!("http://{address}/s"));
         agent.start();
         let status =
-            agent.wait_status("the first run", |status| status["probes"][0]["runs"].as_u64() > Some(0));
-        let probe = &status["probes"][0];
+            agent.wait_status("the first run", |status| number(probe(status, "stub_status"), "/runs") > 0);
+        let probe = probe(&status, "stub_status");
         assert_eq!(probe["state"], state, "{probe}");
         let error = probe["last_error"].as_str().unwrap_or_default();
         assert!(error.to_lowercase().contains(said), "{probe}");

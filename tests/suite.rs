@@ -15,6 +15,8 @@ mod nginx;
 mod peers;
 mod pipeline;
 mod probes_haproxy;
+mod probes_scrape;
+mod probes_scripts;
 mod reconciliation;
 mod rotation;
 mod security;

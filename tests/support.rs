@@ -288,7 +288,6 @@ impl Agent {
         agent.set("NGINX_CONF", &directory.join("no-nginx.conf").display().to_string());
         // What else runs on this machine is no part of a test.
         agent.set("HAPROXY", "none");
-        // What stands in this machine's own configuration is not the test's.
         agent.set("CERTIFICATES", "none");
         agent.set("FIREWALL", "none");
         agent.set("FLUSH_INTERVAL", "1s");
@@ -416,7 +415,7 @@ impl Agent {
 }
 
 /// The command with the environment of another one and nothing else.
-fn with_environment_of(mut command: Command, other: &Command) -> Command {
+pub(crate) fn with_environment_of(mut command: Command, other: &Command) -> Command {
     command.env_clear().envs(other.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
 }

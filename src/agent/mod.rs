@@ -12,6 +12,7 @@ pub mod line_reader;
 mod lines;
 mod neighbours;
 mod outbox;
+mod parts;
 mod pipeline;
 pub mod plan;
 mod probing;
@@ -41,6 +42,7 @@ use crate::status::Board;
 
 use doorbell::Doorbell;
 use edges::Edges;
+pub use parts::metrics_json;
 use pipeline::{Activity, AnySpool, Parts, Pipeline};
 use plan::{Plan, PlanError};
 
@@ -239,9 +241,11 @@ pub fn wanted(config: &Config) -> Wanted {
     Wanted {
         stub_status: web_server::stub_target(config),
         haproxy: neighbours::haproxy_target(config),
+        tally: None,
+        scrape: parts::scrape_targets(config),
+        scripts: parts::scripts_target(config),
         certificates: tls_servers::targets(config),
         firewall: neighbours::firewall_target(config),
-        tally: None,
     }
 }
 

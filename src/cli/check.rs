@@ -171,8 +171,22 @@ fn check_probes(report: &mut Report, config: &Config) -> Result<(), Failure> {
             ProbeState::Absent => report.note(format!("{name}: {said} ({setting})")),
             // A right that is not granted is a choice, where the rest is seen without it.
             ProbeState::Denied if seen.is_some() => report.note(format!("{name}: {said} ({setting})")),
-            ProbeState::Denied | ProbeState::Failing => {
+            ProbeState::Denied | ProbeState::Failing | ProbeState::Partial => {
                 report.problem(format!("{name}: {said}"), format!("mend it, or set {setting}"));
+            }
+        }
+        for part in &status.parts {
+            let error = part.error.as_deref().unwrap_or_default();
+            match part.state {
+                ProbeState::Ok if part.error.is_none() => report.good(format!(
+                    "{name} {}: {} samples in {} ms",
+                    part.name,
+                    part.samples,
+                    part.duration_ms.round()
+                )),
+                ProbeState::Ok | ProbeState::Absent => report.note(format!("{name} {}: {error}", part.name)),
+                // Said above, as the probe's.
+                _ => {}
             }
         }
     }

@@ -51,6 +51,8 @@ pub fn load(strings: &dyn Strings, surroundings: &Surroundings<'_>) -> Result<Co
         summary_interval: loader.value("WATCHPOST_SUMMARY_INTERVAL", values::summary_interval),
         stub_status: loader.value("WATCHPOST_STUB_STATUS", values::stub_status),
         haproxy: loader.value("WATCHPOST_HAPROXY", values::haproxy),
+        scrape: loader.value("WATCHPOST_SCRAPE", values::scrape),
+        scripts: loader.value("WATCHPOST_SCRIPTS", values::scripts),
         certificates: loader.value("WATCHPOST_CERTIFICATES", probe_values::certificates),
         firewall: loader.value("WATCHPOST_FIREWALL", probe_values::firewall),
         host_name: loader.optional("WATCHPOST_HOST_NAME", values::name),

@@ -123,6 +123,33 @@ pub enum StubStatus {
     Url(String),
 }
 
+/// One endpoint that answers in Prometheus's text format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrape {
+    /// What it is called in records; no other is called so.
+    pub name: String,
+    /// An `http://` URL without a user, a password and a fragment.
+    pub url: String,
+    /// Names of metrics to keep, or with a `*` at the end what they begin with; empty: all.
+    pub only: Vec<String>,
+}
+
+/// Where the operator's scripts are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scripts {
+    /// In `/etc/watchpost/scripts.d`, where there is one.
+    Auto,
+    /// Nowhere.
+    None,
+    /// In a directory.
+    Directory {
+        /// An absolute path.
+        path: PathBuf,
+        /// Whether they may run as root, where the agent does.
+        as_root: bool,
+    },
+}
+
 /// Which TLS servers are met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificates {
@@ -232,6 +259,10 @@ pub struct Config {
     pub stub_status: StubStatus,
     /// Where HAProxy tells its counters.
     pub haproxy: Haproxy,
+    /// What is scraped.
+    pub scrape: Vec<Scrape>,
+    /// Where the operator's scripts are.
+    pub scripts: Scripts,
     /// Which TLS servers are met.
     pub certificates: Certificates,
     /// What the firewall is held to.

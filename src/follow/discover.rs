@@ -216,7 +216,7 @@ impl Follower {
         let saved: BTreeMap<Identity, u64> = self
             .saved
             .iter()
-            .filter(|(_, saved)| saved.rewritten_since.is_none())
+            .filter(|(_, saved)| saved.rewritten_since.is_none() && !self.is_open(saved.position.identity))
             .map(|(id, saved)| (saved.position.identity, *id))
             .collect();
         let mut other_bytes = Vec::new();
@@ -388,6 +388,7 @@ impl Follower {
         let Some(stat) = found.stat.or_else(|| self.host.stat(path).ok()) else { return };
         let is_known = self.starts.contains_key(path)
             || self.is_open(stat.identity)
+            || self.anew.iter().any(|anew| anew.opened.identity == stat.identity)
             || self.saved.values().any(|saved| saved.position.identity == stat.identity);
         if is_known {
             return;

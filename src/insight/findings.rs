@@ -28,7 +28,7 @@ pub const RULES: &[&Rule] = &[
     &haproxy::BACKEND_PLAINTEXT,
     &haproxy::SERVER_DOWN,
     &haproxy::LOGS_DROPPED,
-    // Those of TLS and of HTTP beside it
+    // Of TLS, and of HTTP beside it.
     &certificates::EXPIRES_AT_ONCE,
     &certificates::EXPIRING,
     &certificates::WRONG_NAME,

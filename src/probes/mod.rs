@@ -9,10 +9,14 @@
 
 mod board;
 mod certificates;
+mod child;
 mod firewall;
+mod foreign;
 mod haproxy;
 mod http;
 mod runner;
+mod scrape;
+mod scripts;
 mod stub_status;
 mod tally;
 
@@ -29,6 +33,8 @@ pub use certificates::Target as CertificateTarget;
 pub use firewall::FirewallTarget;
 pub use haproxy::HaproxyTarget;
 pub use runner::{once, watch};
+pub use scrape::ScrapeTarget;
+pub use scripts::ScriptsTarget;
 pub use stub_status::StubTarget;
 pub use tally::Tally;
 
@@ -37,6 +43,8 @@ pub const PROBES: &[&Spec] = &[
     &stub_status::SPEC, // The web server first, then what stands before and behind it.
     &haproxy::SPEC,
     &certificates::SPEC,
+    &scrape::SPEC,
+    &scripts::SPEC,
     &firewall::SPEC,
 ];
 
@@ -71,6 +79,10 @@ pub struct Wanted {
     pub firewall: Option<FirewallTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
+    /// What to scrape.
+    pub scrape: Vec<ScrapeTarget>,
+    /// Where the scripts are.
+    pub scripts: Option<ScriptsTarget>,
 }
 
 /// The run of a probe.

@@ -10,6 +10,7 @@ use crate::config::{
     StubStatus, environment,
 };
 use crate::config::{Firewall, Haproxy};
+use crate::config::{Scrape, Scripts};
 
 const SURROUNDINGS: Surroundings<'_> = Surroundings { is_root: true, host_source_names: &["cpu", "load"] };
 const URL: &str = "https://collectors.example/receiver/v1/http/ZaVn";
@@ -62,6 +63,8 @@ fn nothing_set_gives_the_documented_defaults() {
         host_sources: HostSources::All,
         stub_status: StubStatus::Auto,
         haproxy: Haproxy::Auto,
+        scrape: vec![],
+        scripts: Scripts::Auto,
         certificates: Certificates::Auto,
         firewall: Firewall::Auto,
         host_name: None,
@@ -150,6 +153,30 @@ fn units_and_bounds() {
 }
 
 #[test]
+fn endpoints_and_scripts_in_their_forms() {
+    let target = |name: &str, url: &str, only: &[&str]| Scrape {
+        name: name.to_owned(),
+        url: url.to_owned(),
+        only: only.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let scrape = |value| with("WATCHPOST_SCRAPE", value).scrape;
+    assert_eq!(scrape("none"), []);
+    assert_eq!(
+        scrape("a-1=http://127.0.0.1:9100/metrics#node_load1|node_disk_*|up*, b.c=http://[::1]:80/m?x=1"),
+        [
+            target("a-1", "http://127.0.0.1:9100/metrics", &["node_load1", "node_disk_*", "up*"]),
+            target("b.c", "http://[::1]:80/m?x=1", &[]),
+        ]
+    );
+    let scripts = |value| with("WATCHPOST_SCRIPTS", value).scripts;
+    let directory = |path: &str, as_root| Scripts::Directory { path: path.into(), as_root };
+    assert_eq!(scripts("auto"), Scripts::Auto);
+    assert_eq!(scripts("none"), Scripts::None);
+    assert_eq!(scripts("/opt/checks"), directory("/opt/checks", false));
+    assert_eq!(scripts("root:/opt/checks"), directory("/opt/checks", true));
+}
+
+#[test]
 fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOGS", "/a.log,", "empty part");
     refused("WATCHPOST_FIREWALL", "22,ssh", "no port");
@@ -168,6 +195,25 @@ fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "regex:(", "is no regular expression: unclosed group");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "regex:^(.*)$", "no named group");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "'$status", "quotes of the format do not close");
+    for (value, why) in [
+        ("http://a/m", "no NAME=URL"),
+        ("=http://a/m", "has a name that is not"),
+        ("a b=http://a/m", "has a name that is not"),
+        ("a=http://a/m,a=http://b/m", "names \"a\" twice"),
+        ("a=https://a/m", "URL for a that is not http"),
+        ("a=/metrics", "URL for a that is not a URL"),
+        ("a=http://me:secret@a/m", "a user or a password"),
+        ("a=http://a/m#", "which is no metric"),
+        ("a=http://a/m#b*c", "which is no metric"),
+        ("a=http://a/m#b|c d", "which is no metric"),
+        ("a=http://a/m,,", "empty part"),
+    ] {
+        refused("WATCHPOST_SCRAPE", value, why);
+    }
+    let many: Vec<String> = (0..17).map(|n| format!("t{n}=http://a/{n}")).collect();
+    refused("WATCHPOST_SCRAPE", &many.join(","), "more than 16");
+    refused("WATCHPOST_SCRIPTS", "scripts.d", "not an absolute path");
+    refused("WATCHPOST_SCRIPTS", "root:", "not an absolute path");
     refused("WATCHPOST_READ_FROM", "start", "neither");
     refused("WATCHPOST_SHIP_LINES", "some", "not one of");
     refused("WATCHPOST_SHIP_LINES", "sample:x", "not a number");

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::io::Errno;
 
 use super::World;
-use crate::follow::ROTATE_GRACE;
+use crate::follow::{KEY_PREFIX, Position, ROTATE_GRACE};
 
 /// A log of which three lines are read and durable.
 fn read_log() -> World {
@@ -28,6 +28,9 @@ fn a_truncated_log_that_cannot_be_read_is_known_after_a_crash() {
         world.poll();
         world.commit();
     }
+    let positions = world.state.iter().filter(|(key, _)| key.starts_with(KEY_PREFIX));
+    let unread = positions.filter_map(|(_, value)| Position::decode(value));
+    assert_eq!(unread.filter(|position| !position.is_closed).count(), 1, "and once only");
     world.crash();
     world.lab.rules().failing.clear();
     world.rename("a.log", "a.log.1");
