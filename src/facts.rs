@@ -3,6 +3,7 @@
 //! A probe reads, and says here what it read; what that means is for `insight`. Does no I/O.
 
 mod certificates;
+mod firewall;
 mod haproxy;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde::Serialize;
 pub use certificates::{
     CertificateFacts, CertificateSeen, FileVerdict, HttpsAnswer, OldProtocol, PlainAnswer, TlsEndpoint, Trust,
 };
+pub use firewall::{FirewallFacts, Listener, Passage, Program, Rules};
 pub use haproxy::*;
 
 use crate::record::{EpochMs, ForeignSample, Reading};
@@ -51,6 +53,8 @@ pub enum Facts {
     Haproxy(HaproxyFacts),
     /// How TLS servers answer, and their certificates.
     Certificates(CertificateFacts),
+    /// The firewall, and what listens.
+    Firewall(FirewallFacts),
     /// What each of several gave, each by itself.
     Parts(Arc<[Part]>),
 }

@@ -8,6 +8,7 @@ mod destinations;
 mod docs;
 mod fault_server;
 mod faults;
+mod firewall;
 mod infrastructure;
 mod memory;
 mod nginx;

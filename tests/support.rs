@@ -289,6 +289,7 @@ impl Agent {
         // What else runs on this machine is no part of a test.
         agent.set("HAPROXY", "none");
         agent.set("CERTIFICATES", "none");
+        agent.set("FIREWALL", "none");
         agent.set("FLUSH_INTERVAL", "1s");
         agent.set("HOST_INTERVAL", "2s");
         agent.set("SUMMARY_INTERVAL", "2s");

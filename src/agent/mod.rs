@@ -245,6 +245,7 @@ pub fn wanted(config: &Config) -> Wanted {
         scrape: parts::scrape_targets(config),
         scripts: parts::scripts_target(config),
         certificates: tls_servers::targets(config),
+        firewall: neighbours::firewall_target(config),
     }
 }
 

@@ -119,7 +119,7 @@ impl Insight {
 
     fn take(&mut self, report: Report) {
         match &report.facts {
-            Facts::None | Facts::Parts(_) | Facts::Certificates(_) => {}
+            Facts::None | Facts::Parts(_) | Facts::Certificates(_) | Facts::Firewall(_) => {}
             Facts::Nginx(facts) => self.nginx.take(facts, report.at),
             Facts::Haproxy(facts) => self.haproxy.take(facts, report.at),
         }
@@ -140,6 +140,7 @@ impl Insight {
                 Facts::Certificates(facts) => {
                     known.certificates = Some(Dated { facts, at: report.at });
                 }
+                Facts::Firewall(facts) => known.firewall = Some(Dated { facts, at: report.at }),
             }
         }
         self.findings.draw(&known, at)

@@ -54,6 +54,7 @@ pub fn load(strings: &dyn Strings, surroundings: &Surroundings<'_>) -> Result<Co
         scrape: loader.value("WATCHPOST_SCRAPE", values::scrape),
         scripts: loader.value("WATCHPOST_SCRIPTS", values::scripts),
         certificates: loader.value("WATCHPOST_CERTIFICATES", probe_values::certificates),
+        firewall: loader.value("WATCHPOST_FIREWALL", probe_values::firewall),
         host_name: loader.optional("WATCHPOST_HOST_NAME", values::name),
         source_category: loader.optional("WATCHPOST_SOURCE_CATEGORY", values::category),
         source_name: loader.optional("WATCHPOST_SOURCE_NAME", values::name),

@@ -14,6 +14,7 @@ mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -160,6 +161,17 @@ pub enum Certificates {
     Listed(Vec<TlsServer>),
 }
 
+/// What the firewall is held to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firewall {
+    /// Its own policy alone: which ports may be reached is not known.
+    Auto,
+    /// It is not looked at.
+    None,
+    /// Ports that may be reached from outside.
+    Allowed(Vec<RangeInclusive<u16>>),
+}
+
 /// A TLS server of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsServer {
@@ -253,6 +265,8 @@ pub struct Config {
     pub scripts: Scripts,
     /// Which TLS servers are met.
     pub certificates: Certificates,
+    /// What the firewall is held to.
+    pub firewall: Firewall,
     /// `X-Sumo-Host`; `None`: the hostname.
     pub host_name: Option<String>,
     /// `X-Sumo-Category`; `None`: each stream's own.

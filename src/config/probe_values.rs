@@ -1,12 +1,13 @@
 //! The values of those settings that say what the probes ask: text in, a typed value or what is wrong with it out.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use rustls::pki_types::DnsName;
 
 use super::values::{Parsed, list};
-use super::{Certificates, TlsServer};
+use super::{Certificates, Firewall, TlsServer};
 
 /// `WATCHPOST_CERTIFICATES`.
 pub(super) fn certificates(text: &str) -> Parsed<Certificates> {
@@ -46,4 +47,26 @@ fn tls_server(text: &str) -> Parsed<TlsServer> {
     let own = host.parse::<IpAddr>().is_err().then_some(host);
     let name = name.or(own).map(str::to_owned);
     Ok(TlsServer { host: host.to_owned(), port, name, file })
+}
+
+/// `WATCHPOST_FIREWALL`.
+pub(super) fn firewall(text: &str) -> Parsed<Firewall> {
+    match text {
+        "auto" => return Ok(Firewall::Auto),
+        "none" => return Ok(Firewall::None),
+        _ => {}
+    }
+    list(text)?.into_iter().map(ports).collect::<Parsed<_>>().map(Firewall::Allowed)
+}
+
+fn ports(text: &str) -> Parsed<RangeInclusive<u16>> {
+    let port = |text: &str| {
+        let port = text.trim().parse().ok().filter(|port| *port > 0);
+        port.ok_or_else(|| "has what is no port from 1 to 65535".to_owned())
+    };
+    let (first, last) = match text.split_once('-') {
+        Some((first, last)) => (port(first)?, port(last)?),
+        None => (port(text)?, port(text)?),
+    };
+    if first > last { Err("has what is no range of ports".into()) } else { Ok(first..=last) }
 }

@@ -231,6 +231,17 @@ Which TLS servers are met every 5 minutes: certificate, chain, old versions, and
 the ports with TLS of nginx.conf and /etc/haproxy/haproxy.cfg. Behind = stands the file that should be served.",
     },
     Setting {
+        name: "WATCHPOST_FIREWALL",
+        flag: "firewall",
+        default: "auto",
+        secret: false,
+        form: "auto, none, or a comma-separated list of ports and ranges such as 22,80,443,8000-8010",
+        meaning: "\
+The ports that may be reached from outside; what listens on another, and passes the firewall, is a finding.
+auto: the firewall's policy alone is judged. Its rules need CAP_NET_ADMIN (see watchpost.service); without,
+what it drops, what listens and who shares the host are still told. none: nothing of it.",
+    },
+    Setting {
         name: "WATCHPOST_HOST_NAME",
         flag: "host-name",
         default: "",

@@ -5,15 +5,17 @@
 //! them.
 
 mod certificates;
+mod firewall;
 mod haproxy;
 mod nginx;
+mod placement;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::reconcile::Circumstances;
-use crate::facts::{CertificateFacts, HaproxyFacts, NginxFacts};
+use crate::facts::{CertificateFacts, FirewallFacts, HaproxyFacts, NginxFacts};
 use crate::record::EpochMs;
 
 /// Every rule, in the order in which findings are shown.
@@ -35,6 +37,10 @@ pub const RULES: &[&Rule] = &[
     &certificates::WEAK_PROTOCOL,
     &certificates::NO_REDIRECT,
     &certificates::HSTS_MISSING,
+    // Those of the host itself
+    &firewall::OPEN_BY_DEFAULT,
+    &firewall::PORT_BEYOND_ALLOWED,
+    &placement::ALL_IN_ONE,
 ];
 
 /// Subjects of one rule that are kept; a farm with more broken certificates has other worries.
@@ -166,6 +172,8 @@ pub struct Knowledge<'a> {
     pub haproxy: Option<Dated<'a, HaproxyFacts>>,
     /// TLS servers and their certificates.
     pub certificates: Option<Dated<'a, CertificateFacts>>,
+    /// The firewall, and what listens.
+    pub firewall: Option<Dated<'a, FirewallFacts>>,
     /// What nginx's configuration says of its logs.
     pub logs: Option<Dated<'a, Circumstances>>,
 }

@@ -9,6 +9,8 @@
 
 mod board;
 mod certificates;
+mod child;
+mod firewall;
 mod foreign;
 mod haproxy;
 mod http;
@@ -28,6 +30,7 @@ use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
 pub use certificates::Target as CertificateTarget;
+pub use firewall::FirewallTarget;
 pub use haproxy::HaproxyTarget;
 pub use runner::{once, watch};
 pub use scrape::ScrapeTarget;
@@ -42,6 +45,7 @@ pub const PROBES: &[&Spec] = &[
     &certificates::SPEC,
     &scrape::SPEC,
     &scripts::SPEC,
+    &firewall::SPEC,
 ];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
@@ -71,6 +75,8 @@ pub struct Wanted {
     pub haproxy: Option<HaproxyTarget>,
     /// The TLS servers to meet.
     pub certificates: Option<Vec<CertificateTarget>>,
+    /// What the firewall may let through.
+    pub firewall: Option<FirewallTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
     /// What to scrape.

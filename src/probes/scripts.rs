@@ -1,9 +1,8 @@
 //! Scripts of the operator, run one after the other: what each prints are its metrics.
 //!
-//! Each is checked before every run (`scripts/rights.rs`) and runs within limits (`scripts/child.rs`). One that fails, hangs
-//! or prints garbage costs only itself. This is the only place where the agent starts a process.
+//! Each is checked before every run (`scripts/rights.rs`) and runs within limits (`child.rs`). One that fails, hangs
+//! or prints garbage costs only itself.
 
-mod child;
 mod rights;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use watchpost_parsers::prometheus::Dialect;
 
 use super::foreign::{Gathered, json, prometheus};
-use super::{Probe, ProbeError, Run, Seen, Spec};
+use super::{Probe, ProbeError, Run, Seen, Spec, child};
 use crate::facts::{Facts, Part, PartKind, ProbeState};
 
 /// Between the end of a run and the next.
@@ -125,7 +124,7 @@ async fn part(directory: &Path, name: String, limits: &child::Limits) -> Part {
         Ok(script) => script,
         Err((state, error)) => return told(name, state, Some(error), begun.elapsed()),
     };
-    let output = child::run(&script, limits).await.and_then(|output| read(&output));
+    let output = child::run(&script, &[], limits).await.and_then(|output| read(&output));
     let took = begun.elapsed();
     let (error, gathered) = match output {
         Ok((remark, gathered)) => (remark, gathered),

@@ -5,11 +5,11 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
-use crate::config::Haproxy;
 use crate::config::{
     AccessLogs, Certificates, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines,
     StubStatus, environment,
 };
+use crate::config::{Firewall, Haproxy};
 use crate::config::{Scrape, Scripts};
 
 const SURROUNDINGS: Surroundings<'_> = Surroundings { is_root: true, host_source_names: &["cpu", "load"] };
@@ -66,6 +66,7 @@ fn nothing_set_gives_the_documented_defaults() {
         scrape: vec![],
         scripts: Scripts::Auto,
         certificates: Certificates::Auto,
+        firewall: Firewall::Auto,
         host_name: None,
         source_category: None,
         source_name: None,
@@ -104,6 +105,11 @@ fn values_in_their_forms() {
     assert_eq!(with("WATCHPOST_STATUS_ADDR", "off").status_addr, None);
     assert!(with("WATCHPOST_STATUS_ADDR", "[::1]:0").status_addr.is_some());
     assert_eq!(with("WATCHPOST_LOG", "trace").log, LogLevel::Trace);
+    let ports = |value| with("WATCHPOST_FIREWALL", value).firewall;
+    assert_eq!(
+        (ports("none"), ports("22, 8000-8010")),
+        (Firewall::None, Firewall::Allowed(vec![22..=22, 8000..=8010]))
+    );
     assert_eq!(with("WATCHPOST_CERTIFICATES", "none").certificates, Certificates::None);
     let Certificates::Listed(servers) =
         with("WATCHPOST_CERTIFICATES", "a.example:443, b@[::1]:8443=/c.pem").certificates
@@ -173,6 +179,9 @@ fn endpoints_and_scripts_in_their_forms() {
 #[test]
 fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOGS", "/a.log,", "empty part");
+    refused("WATCHPOST_FIREWALL", "22,ssh", "no port");
+    refused("WATCHPOST_FIREWALL", "90-80", "no range");
+    refused("WATCHPOST_FIREWALL", "0", "no port");
     refused("WATCHPOST_CERTIFICATES", "a.example", "no port");
     refused("WATCHPOST_CERTIFICATES", "a.example:0", "no port");
     refused("WATCHPOST_CERTIFICATES", "a b@a.example:443", "no name of a host");

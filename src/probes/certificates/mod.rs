@@ -1,6 +1,6 @@
 //! TLS servers as a visitor meets them: a real handshake, the certificate that is served, old versions, and HTTP beside HTTPS.
 //!
-//! Each server costs five short connections a run, which its own counts and logs show; so runs are rare. The requests name the
+//! Each server costs four short connections a run, which its own counts and logs show; so runs are rare. The requests name the
 //! agent (`User-Agent: watchpost/VERSION`). Names: blackbox_exporter's `probe_ssl_earliest_cert_expiry` in ours.
 
 mod file;

@@ -146,7 +146,7 @@ fn a_run_that_is_dropped_leaves_nothing() {
     let begun = Instant::now();
     runtime.block_on(async {
         tokio::select! {
-            ended = child::run(&path, &LONG) => panic!("it should hang: {ended:?}"),
+            ended = child::run(&path, &[], &LONG) => panic!("it should hang: {ended:?}"),
             () = async { while running(&pause) < 2 { tokio::task::yield_now().await } } => {}
         }
     });

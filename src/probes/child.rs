@@ -1,4 +1,4 @@
-//! One run of one script: a process group of its own, with limits, of which nothing is left.
+//! One run of one program, a script or `nft`: a process group of its own, with limits, of which nothing is left.
 //!
 //! It gets no input, none of the agent's environment and none of its files. Whatever way the run ends, the whole group is
 //! killed before its leader is reaped: until then its number belongs to nobody else.
@@ -31,12 +31,13 @@ pub(super) struct Limits {
     pub(super) bytes: usize,
 }
 
-/// What a script prints.
+/// What a program prints.
 ///
 /// # Errors
 /// In words: it cannot be started, it fails, or it goes beyond a limit.
-pub(super) async fn run(script: &Path, limits: &Limits) -> Result<Vec<u8>, String> {
-    let mut child = Command::new(script)
+pub(super) async fn run(program: &Path, arguments: &[&str], limits: &Limits) -> Result<Vec<u8>, String> {
+    let mut child = Command::new(program)
+        .args(arguments)
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
@@ -159,7 +160,7 @@ fn first_line(complaint: &[u8]) -> String {
     format!(": {cut}")
 }
 
-/// The process group of a script, killed when this goes.
+/// The process group of a program, killed when this goes.
 struct Group(Option<Pid>);
 
 impl Group {
