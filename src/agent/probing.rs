@@ -85,17 +85,17 @@ impl Insight {
 
     /// The same as JSON, by probe, with what the parts told; made when somebody asks.
     pub(super) fn metrics(&self) -> Rendered {
-        let told: Vec<(&str, Map<String, Value>, Option<Arc<[Part]>>)> = self
-            .reports
-            .values()
-            .map(|report| (report.probe, to_json(&report.readings), report.parts().cloned()))
-            .collect();
+        let readings = |report: &Report| (report.probe.to_owned(), Value::Object(to_json(&report.readings)));
+        let mut told: Map<String, Value> = self.reports.values().map(readings).collect();
+        let parts = |report: &Report| Some((report.probe, Arc::clone(report.parts()?)));
+        let parts: Vec<(&str, Arc<[Part]>)> = self.reports.values().filter_map(parts).collect();
         Rendered::later(move || {
-            let of = |(probe, mut metrics, parts): (&str, Map<String, Value>, Option<Arc<[Part]>>)| {
-                metrics.append(&mut parts::json(parts.as_deref().unwrap_or_default()));
-                (probe.to_owned(), Value::Object(metrics))
-            };
-            Value::Object(told.into_iter().map(of).collect())
+            for (probe, parts) in &parts {
+                if let Some(Value::Object(metrics)) = told.get_mut(*probe) {
+                    metrics.append(&mut parts::json(parts));
+                }
+            }
+            Value::Object(told)
         })
     }
 
