@@ -3,6 +3,7 @@
 //! Everything goes through the front door: requests of a client, HAProxy's socket, each agent's port, what the collector
 //! stored. Needs root, as the faults do.
 
+mod findings;
 mod proof;
 pub(crate) mod rig;
 mod switches;

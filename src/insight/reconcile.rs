@@ -310,16 +310,18 @@ impl Running {
     fn decide(&mut self, bracket: &Bracket) {
         let own = bracket.own_requests - self.own_at_start.min(bracket.own_requests);
         if self.own_are_logged.is_none() && own >= OWN_DECIDED_AT {
-            self.own_are_logged = match (self.unlogged.missing(), self.logged.missing()) {
+            self.own_are_logged = match (self.unlogged.differing, self.logged.differing) {
                 (0, 0) => None,
-                (unlogged, logged) => Some(logged.abs() < unlogged.abs()),
+                (0, _) => Some(false),
+                (_, 0) => Some(true),
+                _ => Some(self.logged.missing().abs() < self.unlogged.missing().abs()),
             };
         }
     }
 
     /// Whether own requests are in the log, or likelier so.
     fn counts_own(&self) -> bool {
-        self.own_are_logged.unwrap_or_else(|| self.logged.missing().abs() < self.unlogged.missing().abs())
+        self.own_are_logged.unwrap_or(self.logged.differing < self.unlogged.differing)
     }
 
     /// The track that holds.

@@ -178,7 +178,8 @@ start_agent() {
         if [[ $value =~ ^\'(.*)\'$ || $value =~ ^\"(.*)\"$ ]]; then value=${BASH_REMATCH[1]}; fi
         settings+=("$name=$value")
     done <"$(file_of "$host" /etc/watchpost/watchpost.env)"
-    daemon "$host" /var/log/watchpost.log setpriv --reuid=903 --regid=903 --groups=4 --no-new-privs \
+    daemon "$host" /var/log/watchpost.log setpriv --reuid=903 --regid=903 --groups=4 \
+        --inh-caps=+net_admin --ambient-caps=+net_admin --no-new-privs \
         env "${settings[@]}" /opt/watchpost run
 }
 
