@@ -3,10 +3,12 @@
 //! A probe reads, and says here what it read; what that means is for `insight`. Does no I/O.
 
 mod haproxy;
+mod mysql;
 
 use serde::Serialize;
 
 pub use haproxy::*;
+pub use mysql::*;
 
 use crate::record::{EpochMs, Reading};
 
@@ -32,6 +34,8 @@ pub enum Facts {
     Nginx(NginxFacts),
     /// What HAProxy balances, and its own counts.
     Haproxy(HaproxyFacts),
+    /// Who writes to MySQL, and whether replicas follow.
+    Mysql(MysqlFacts),
 }
 
 /// nginx's counters, read around one count of its lines.

@@ -12,6 +12,7 @@ mod nginx;
 mod peers;
 mod pipeline;
 mod probes_haproxy;
+mod probes_mysql;
 mod reconciliation;
 mod rotation;
 mod security;

@@ -238,6 +238,7 @@ pub fn wanted(config: &Config) -> Wanted {
     Wanted {
         stub_status: web_server::stub_target(config),
         haproxy: neighbours::haproxy_target(config),
+        mysql: neighbours::mysql_target(config),
         tally: None,
     }
 }

@@ -100,6 +100,7 @@ impl Insight {
             Facts::None => {}
             Facts::Nginx(facts) => self.nginx.take(facts, report.at),
             Facts::Haproxy(facts) => self.haproxy.take(facts, report.at),
+            Facts::Mysql(_) => {}
         }
         self.reports.insert(report.probe, report);
     }
@@ -114,6 +115,7 @@ impl Insight {
                 Facts::None => {}
                 Facts::Nginx(facts) => known.nginx = Some(Dated { facts, at: report.at }),
                 Facts::Haproxy(facts) => known.haproxy = Some(Dated { facts, at: report.at }),
+                Facts::Mysql(facts) => known.mysql = Some(Dated { facts, at: report.at }),
             }
         }
         self.findings.draw(&known, at)

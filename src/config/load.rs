@@ -50,6 +50,8 @@ pub fn load(strings: &dyn Strings, surroundings: &Surroundings<'_>) -> Result<Co
         summary_interval: loader.value("WATCHPOST_SUMMARY_INTERVAL", values::summary_interval),
         stub_status: loader.value("WATCHPOST_STUB_STATUS", values::stub_status),
         haproxy: loader.value("WATCHPOST_HAPROXY", values::haproxy),
+        mysql: loader.value("WATCHPOST_MYSQL", values::mysql),
+        mysql_password: loader.secret("WATCHPOST_MYSQL_PASSWORD", values::password),
         host_name: loader.optional("WATCHPOST_HOST_NAME", values::name),
         source_category: loader.optional("WATCHPOST_SOURCE_CATEGORY", values::category),
         source_name: loader.optional("WATCHPOST_SOURCE_NAME", values::name),
@@ -120,7 +122,7 @@ impl Loader<'_> {
     }
 
     fn problem(&mut self, setting: &Setting, value: &str, message: String) {
-        let value = if setting.secret { STARS } else { value };
+        let value = if setting.secret || may_hold_password(value) { STARS } else { value };
         self.problems.push(Problem {
             variable: setting.name.to_owned(),
             value: value.to_owned(),
@@ -285,6 +287,11 @@ fn read_secret(path: &Path) -> Parsed<String> {
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if text.is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
+}
+
+/// Whether a value is a URL with something before the host, where a password would stand.
+fn may_hold_password(value: &str) -> bool {
+    value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 /// The environment of the process is bytes; those that are no text arrive as U+FFFD.

@@ -5,6 +5,7 @@
 //! them.
 
 mod haproxy;
+mod mysql;
 mod nginx;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::reconcile::Circumstances;
-use crate::facts::{HaproxyFacts, NginxFacts};
+use crate::facts::{HaproxyFacts, MysqlFacts, NginxFacts};
 use crate::record::EpochMs;
 
 /// Every rule, in the order in which findings are shown.
@@ -25,6 +26,12 @@ pub const RULES: &[&Rule] = &[
     &haproxy::BACKEND_PLAINTEXT,
     &haproxy::SERVER_DOWN,
     &haproxy::LOGS_DROPPED,
+    // MySQL's
+    &mysql::SINGLE_WRITER,
+    &mysql::REPLICA_BROKEN,
+    &mysql::REPLICA_PARTITIONED,
+    &mysql::REPLICA_WRITTEN,
+    &mysql::REPLICA_LAGGING,
 ];
 
 /// Subjects of one rule that are kept; a farm with more broken certificates has other worries.
@@ -154,6 +161,8 @@ pub struct Knowledge<'a> {
     pub nginx: Option<Dated<'a, NginxFacts>>,
     /// HAProxy's counters, its servers, and where TLS ends.
     pub haproxy: Option<Dated<'a, HaproxyFacts>>,
+    /// Who writes to MySQL, and whether replicas follow.
+    pub mysql: Option<Dated<'a, MysqlFacts>>,
     /// What nginx's configuration says of its logs.
     pub logs: Option<Dated<'a, Circumstances>>,
 }

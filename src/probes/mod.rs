@@ -10,6 +10,7 @@
 mod board;
 mod haproxy;
 mod http;
+mod mysql;
 mod runner;
 mod stub_status;
 mod tally;
@@ -24,6 +25,7 @@ use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
 pub use haproxy::HaproxyTarget;
+pub use mysql::{MysqlTarget, Place};
 pub use runner::{once, watch};
 pub use stub_status::StubTarget;
 pub use tally::Tally;
@@ -32,6 +34,7 @@ pub use tally::Tally;
 pub const PROBES: &[&Spec] = &[
     &stub_status::SPEC, // The web server first, then what stands before and behind it.
     &haproxy::SPEC,
+    &mysql::SPEC,
 ];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
@@ -59,6 +62,8 @@ pub struct Wanted {
     pub stub_status: Option<StubTarget>,
     /// Where HAProxy tells its counters.
     pub haproxy: Option<HaproxyTarget>,
+    /// Where MySQL tells its state.
+    pub mysql: Option<MysqlTarget>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
 }
