@@ -187,7 +187,7 @@ fn a_primary_and_its_replica_are_told_apart_and_what_breaks_between_them_is_foun
             let is_it = |record: &&Value| record["id"] == "mysql.replica-broken" && record["state"] == state;
             records.iter().filter(is_it).count()
         };
-        (of("present") == 2 && of("cleared") == 1).then(|| records.len())
+        (of("present") == 2 && of("cleared") == 1).then_some(records.len())
     });
     println!("mysql: a run takes {} ms, {events} events", at_replica.status()["probes"][0]["duration_ms"]);
 }
