@@ -2,15 +2,22 @@
 //!
 //! A probe reads, and says here what it read; what that means is for `insight`. Does no I/O.
 
+mod certificates;
 mod haproxy;
 mod mysql;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::Serialize;
 
+pub use certificates::{
+    CertificateFacts, CertificateSeen, FileVerdict, HttpsAnswer, OldProtocol, PlainAnswer, TlsEndpoint, Trust,
+};
 pub use haproxy::*;
 pub use mysql::*;
 
-use crate::record::{EpochMs, Reading};
+use crate::record::{EpochMs, ForeignSample, Reading};
 
 /// What one run of one probe gave.
 #[derive(Clone, Debug)]
@@ -25,6 +32,16 @@ pub struct Report {
     pub facts: Facts,
 }
 
+impl Report {
+    /// What each of several gave, where the probe asks several.
+    pub fn parts(&self) -> Option<&Arc<[Part]>> {
+        match &self.facts {
+            Facts::Parts(parts) => Some(parts),
+            _ => None,
+        }
+    }
+}
+
 /// What a probe saw, for those who draw conclusions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Facts {
@@ -36,6 +53,58 @@ pub enum Facts {
     Haproxy(HaproxyFacts),
     /// Who writes to MySQL, and whether replicas follow.
     Mysql(MysqlFacts),
+    /// How TLS servers answer, and their certificates.
+    Certificates(CertificateFacts),
+    /// What each of several gave, each by itself.
+    Parts(Arc<[Part]>),
+}
+
+/// One of several that a probe asks, and that name their metrics themselves: a target that is scraped, a script.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What it is.
+    pub kind: PartKind,
+    /// Its name; none stands twice among the parts of a probe.
+    pub name: String,
+    /// How it fares by itself.
+    pub state: ProbeState,
+    /// What is wrong, or what to know although nothing is.
+    pub error: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+    /// What it gave: sorted by name, no series twice.
+    pub samples: Vec<ForeignSample>,
+    /// Samples over a limit, which are in no record.
+    pub left_out: u64,
+    /// Lines or values that could not be read.
+    pub unread: u64,
+}
+
+/// What a [`Part`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartKind {
+    /// An endpoint that is scraped.
+    Target,
+    /// A script of the operator.
+    Script,
+}
+
+impl PartKind {
+    /// The key in a record, and the label on `/metrics`, that says which part it was.
+    pub fn label(self) -> &'static str {
+        match self {
+            PartKind::Target => "target",
+            PartKind::Script => "script",
+        }
+    }
+
+    /// What the names of its metrics begin with on `/metrics`, where no metric of the agent's own begins so.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            PartKind::Target => "scrape_",
+            PartKind::Script => "script_",
+        }
+    }
 }
 
 /// nginx's counters, read around one count of its lines.
@@ -131,6 +200,8 @@ pub enum ProbeState {
     Starting,
     /// The last run saw what there is.
     Ok,
+    /// Of several that it asks some answered and some did not; the error says which.
+    Partial,
     /// There is nothing to ask on this host.
     Absent,
     /// The agent lacks a right; the error says which, and how to grant it.
@@ -148,7 +219,7 @@ pub struct ProbeStatus {
     pub state: ProbeState,
     /// Runs since the agent started.
     pub runs: u64,
-    /// Those of them that failed or were denied.
+    /// Those of them that failed or were denied, if only in part.
     pub failures: u64,
     /// Length of the last run in milliseconds.
     pub duration_ms: f64,
@@ -156,4 +227,40 @@ pub struct ProbeStatus {
     pub last_error: Option<String>,
     /// Whole seconds since a run last went well.
     pub last_success_age_s: Option<u64>,
+    /// How each of several fares that it asks; empty where it asks one thing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartStatus>,
+}
+
+/// How one [`Part`] fares, as `/status` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PartStatus {
+    /// Its name.
+    pub name: String,
+    /// How it came out of the last run.
+    pub state: ProbeState,
+    /// How long it took, in milliseconds.
+    pub duration_ms: f64,
+    /// Samples that it gave.
+    pub samples: usize,
+    /// Samples over a limit that were left out.
+    pub left_out: u64,
+    /// Lines or values that could not be read.
+    pub unread: u64,
+    /// What is wrong, or what to know although nothing is.
+    pub error: Option<String>,
+}
+
+impl From<&Part> for PartStatus {
+    fn from(part: &Part) -> PartStatus {
+        PartStatus {
+            name: part.name.clone(),
+            state: part.state,
+            duration_ms: part.took.as_micros() as f64 / 1000.0,
+            samples: part.samples.len(),
+            left_out: part.left_out,
+            unread: part.unread,
+            error: part.error.clone(),
+        }
+    }
 }

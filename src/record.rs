@@ -177,6 +177,19 @@ impl Reading {
     }
 }
 
+/// One value of a metric that somebody else named: an exporter that is scraped, a script of the operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForeignSample {
+    /// A name that Prometheus takes: letters, digits, `_` and `:`, no digit first.
+    pub name: String,
+    /// Counter or gauge, where whoever named it says so.
+    pub kind: Option<MetricKind>,
+    /// Label names and values, sorted by name, no name twice.
+    pub labels: Vec<(String, String)>,
+    /// The value; it may be no number.
+    pub value: f64,
+}
+
 /// Why lines or records will not reach the destination. Counted by name, shown on `/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

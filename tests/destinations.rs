@@ -5,7 +5,7 @@
 //! Many agents run side by side, since most of what they do is wait.
 
 mod answers;
-mod network;
+pub(crate) mod network;
 mod tls;
 
 use std::fs::{self, OpenOptions};

@@ -20,7 +20,15 @@ use words::{code_spans, commands, fenced, rows};
 const ARCHITECTURE_LINES_MAX: usize = 300;
 
 /// The documents.
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/security.md", PEERS];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/fleet.md",
+    "docs/lab.md",
+    "docs/security.md",
+    PEERS,
+];
 
 /// The failures of other agents, each with the test that plays it.
 const PEERS: &str = "docs/peers.md";

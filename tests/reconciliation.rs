@@ -1,15 +1,21 @@
 //! A real nginx and its own counters: whatever happens to it, its logs and its workers, the agent's count of lines agrees with
 //! nginx's count of requests, or says by how many it does not.
+//!
+//! `WATCHPOST_TEST_BRACKETS=200` takes so many comparisons under undisturbed load; by default a few.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::nginx::{Nginx, send};
 use crate::rotation::rig::Logrotate;
-use crate::support::{Agent, Receiver, get, number, wait_for};
+use crate::support::{Agent, Receiver, get, number, wait_for, wait_out};
 
 /// An nginx with a location for its counters, an agent that found it, and a receiver.
 struct Rig {
@@ -103,6 +109,45 @@ fn requests_and_lines_agree_through_reload_rotation_and_restart() {
     });
 }
 
+/// Comparisons under load, with nothing wrong.
+const BRACKETS: usize = 15;
+
+#[test]
+fn undisturbed_load_raises_no_alarm() {
+    let brackets = std::env::var("WATCHPOST_TEST_BRACKETS")
+        .map_or(BRACKETS, |text| text.parse().expect("WATCHPOST_TEST_BRACKETS is a number"));
+    let mut rig = Rig::start("");
+    let (stop, address) = (Arc::new(AtomicBool::new(false)), rig.nginx.address);
+    let senders: Vec<_> = (0..3)
+        .map(|sender| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    send(address, 20, |index| format!("/ok/{sender}/{index}"));
+                    sent += 20;
+                    wait_out(Duration::from_millis(50));
+                }
+                sent
+            })
+        })
+        .collect();
+    let mut seen = BTreeMap::new();
+    while seen.len() < brackets {
+        let found = rig.agent.wait_status("the next comparison", |status| {
+            comparison(status)["as_of"].as_u64().is_some_and(|at| !seen.contains_key(&at))
+        });
+        let found = comparison(&found);
+        assert_ne!(found["verdict"], "unaccounted", "{found}");
+        seen.insert(number(found, "/as_of"), number(found, "/bracket"));
+    }
+    stop.store(true, Ordering::Relaxed);
+    rig.sent = senders.into_iter().map(|sender| sender.join().expect("all sent")).sum();
+    rig.expect_equal();
+    let widest = seen.values().max().expect("some");
+    println!("{} comparisons under {} requests, at most {widest} wide", seen.len(), rig.sent);
+}
+
 #[test]
 fn lines_that_never_reach_the_log_are_numbered() {
     let mut rig = Rig::start("");
@@ -182,6 +227,12 @@ fn impostor(answer: &'static str) -> SocketAddr {
     address
 }
 
+/// How a probe fares; null where it is not on.
+pub(crate) fn probe<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let probes = status["probes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    probes.iter().find(|probe| probe["name"] == name).unwrap_or(&Value::Null)
+}
+
 #[test]
 fn a_probe_that_meets_garbage_refusal_or_nothing_says_so() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -197,8 +248,8 @@ fn a_probe_that_meets_garbage_refusal_or_nothing_says_so() {
         agent.set("STUB_STATUS", &format!("http://{address}/s"));
         agent.start();
         let status =
-            agent.wait_status("the first run", |status| status["probes"][0]["runs"].as_u64() > Some(0));
-        let probe = &status["probes"][0];
+            agent.wait_status("the first run", |status| number(probe(status, "stub_status"), "/runs") > 0);
+        let probe = probe(&status, "stub_status");
         assert_eq!(probe["state"], state, "{probe}");
         let error = probe["last_error"].as_str().unwrap_or_default();
         assert!(error.to_lowercase().contains(said), "{probe}");

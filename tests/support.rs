@@ -289,6 +289,7 @@ impl Agent {
         // What else runs on this machine is no part of a test.
         agent.set("HAPROXY", "none");
         agent.set("MYSQL", "none");
+        agent.set("CERTIFICATES", "none");
         agent.set("FLUSH_INTERVAL", "1s");
         agent.set("HOST_INTERVAL", "2s");
         agent.set("SUMMARY_INTERVAL", "2s");
@@ -414,7 +415,7 @@ impl Agent {
 }
 
 /// The command with the environment of another one and nothing else.
-fn with_environment_of(mut command: Command, other: &Command) -> Command {
+pub(crate) fn with_environment_of(mut command: Command, other: &Command) -> Command {
     command.env_clear().envs(other.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command
 }

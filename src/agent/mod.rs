@@ -12,6 +12,7 @@ pub mod line_reader;
 mod lines;
 mod neighbours;
 mod outbox;
+mod parts;
 mod pipeline;
 pub mod plan;
 mod probing;
@@ -22,6 +23,7 @@ mod simulation;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tls_servers;
 pub mod web_server;
 
 use std::net::{SocketAddr, TcpListener};
@@ -40,6 +42,7 @@ use crate::status::Board;
 
 use doorbell::Doorbell;
 use edges::Edges;
+pub use parts::metrics_json;
 use pipeline::{Activity, AnySpool, Parts, Pipeline};
 use plan::{Plan, PlanError};
 
@@ -240,6 +243,9 @@ pub fn wanted(config: &Config) -> Wanted {
         haproxy: neighbours::haproxy_target(config),
         mysql: neighbours::mysql_target(config),
         tally: None,
+        scrape: parts::scrape_targets(config),
+        scripts: parts::scripts_target(config),
+        certificates: tls_servers::targets(config),
     }
 }
 

@@ -59,7 +59,7 @@ impl Pipeline {
             let head = format!("{{\"timestamp\":{},\"record\":\"host.metrics\"", self.sample.at);
             records.push((head, to_json(&self.sample.readings)));
         }
-        records.extend(self.insight.take_records());
+        records.extend(self.insight.take_records(self.batch_max_bytes as usize));
         for (head, metrics) in records {
             for part in host_records(&head, &metrics, self.batch_max_bytes as usize) {
                 self.add_record(Stream::HostMetrics, now, &part);

@@ -1,19 +1,21 @@
 //! From what the probes saw to records, events and the status port.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
 use super::events::{Event, Severity};
 use super::pipeline::Pipeline;
-use super::web_server;
+use super::{parts, web_server};
 use crate::clock::Now;
-use crate::facts::{Counted, Facts, Report};
+use crate::facts::{Counted, Facts, Part, Report};
 use crate::insight::findings::{self, Change, Confidence, Dated, Finding, Findings, Knowledge};
 use crate::insight::reconcile::{Circumstances, HaproxyReconciler, NginxReconciler, Reconciliation, Verdict};
 use crate::record::{EpochMs, Loss, Reading};
 use crate::sources::to_json;
+use crate::status::Rendered;
 
 /// Between two looks at nginx's configuration: what is mended there shows within this time.
 const CONFIGURATION_INTERVAL: Duration = Duration::from_secs(15);
@@ -54,8 +56,8 @@ impl Insight {
     }
 
     /// What is to be shipped, each as the head of a record and the rest of it: the metrics of the probes that told something
-    /// since the last call, and the comparisons.
-    pub(super) fn take_records(&mut self) -> Vec<(String, Map<String, Value>)> {
+    /// since the last call, and the comparisons. Those of parts are of at most `bytes_max` bytes each.
+    pub(super) fn take_records(&mut self, bytes_max: usize) -> Vec<(String, Map<String, Value>)> {
         let mut records = Vec::new();
         for report in self.reports.values() {
             let shipped = self.shipped_at.insert(report.probe, report.at);
@@ -65,6 +67,11 @@ impl Insight {
                     report.at, report.probe
                 );
                 records.push((head, to_json(&report.readings)));
+            }
+            if shipped != Some(report.at)
+                && let Some(parts) = report.parts()
+            {
+                records.extend(parts::records(report, parts, bytes_max));
             }
         }
         for reconciliation in self.reconciliations() {
@@ -76,10 +83,25 @@ impl Insight {
         records
     }
 
-    /// The same as JSON, by probe.
-    pub(super) fn metrics(&self) -> Map<String, Value> {
-        let of = |report: &Report| (report.probe.to_owned(), Value::Object(to_json(&report.readings)));
-        self.reports.values().map(of).collect()
+    /// The same as JSON, by probe, with what the parts told; made when somebody asks.
+    pub(super) fn metrics(&self) -> Rendered {
+        let told: Vec<(&str, Map<String, Value>, Option<Arc<[Part]>>)> = self
+            .reports
+            .values()
+            .map(|report| (report.probe, to_json(&report.readings), report.parts().cloned()))
+            .collect();
+        Rendered::later(move || {
+            let of = |(probe, mut metrics, parts): (&str, Map<String, Value>, Option<Arc<[Part]>>)| {
+                metrics.append(&mut parts::json(parts.as_deref().unwrap_or_default()));
+                (probe.to_owned(), Value::Object(metrics))
+            };
+            Value::Object(told.into_iter().map(of).collect())
+        })
+    }
+
+    /// What the parts of all probes told last.
+    pub(super) fn parts(&self) -> Vec<Arc<[Part]>> {
+        self.reports.values().filter_map(|report| report.parts().cloned()).collect()
     }
 
     /// What stands.
@@ -97,7 +119,7 @@ impl Insight {
 
     fn take(&mut self, report: Report) {
         match &report.facts {
-            Facts::None => {}
+            Facts::None | Facts::Parts(_) | Facts::Certificates(_) => {}
             Facts::Nginx(facts) => self.nginx.take(facts, report.at),
             Facts::Haproxy(facts) => self.haproxy.take(facts, report.at),
             Facts::Mysql(_) => {}
@@ -113,9 +135,13 @@ impl Insight {
         for report in self.reports.values() {
             match &report.facts {
                 Facts::None => {}
+                Facts::Parts(_) => {}
                 Facts::Nginx(facts) => known.nginx = Some(Dated { facts, at: report.at }),
                 Facts::Haproxy(facts) => known.haproxy = Some(Dated { facts, at: report.at }),
                 Facts::Mysql(facts) => known.mysql = Some(Dated { facts, at: report.at }),
+                Facts::Certificates(facts) => {
+                    known.certificates = Some(Dated { facts, at: report.at });
+                }
             }
         }
         self.findings.draw(&known, at)

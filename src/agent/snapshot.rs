@@ -47,6 +47,7 @@ impl Pipeline {
             sources: self.source_statuses(),
             probes: self.probes.statuses(now),
             probe_metrics: self.insight.metrics(),
+            probe_parts: self.insight.parts(),
             reconciliation: self.insight.reconciliations(),
             findings: self.insight.findings(),
             files: self.file_statuses(),

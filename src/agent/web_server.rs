@@ -73,12 +73,16 @@ fn discovered_url(discovery: &Discovery) -> Option<(String, Option<String>)> {
 
 /// How this host reaches what listens so.
 fn local_address(listen: &Listen) -> Option<SocketAddr> {
-    let ip = match listen.host.as_str() {
+    Some(SocketAddr::new(local_ip(&listen.host)?, listen.port))
+}
+
+/// The same of an address as a configuration has it.
+pub(super) fn local_ip(host: &str) -> Option<IpAddr> {
+    Some(match host {
         "*" | "0.0.0.0" | "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         "::" => IpAddr::V6(Ipv6Addr::LOCALHOST),
         stated => stated.parse().ok()?,
-    };
-    Some(SocketAddr::new(ip, listen.port))
+    })
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ fn check_sources(report: &mut Report, config: &Config) {
 
 fn check_probes(report: &mut Report, config: &Config) -> Result<(), Failure> {
     report.heading("probes");
-    for (spec, status, _) in runtime()?.block_on(once(&wanted(config))) {
+    for (spec, status, seen) in runtime()?.block_on(once(&wanted(config))) {
         let said = status.last_error.unwrap_or_default();
         let (name, setting) = (spec.name, spec.setting);
         match status.state {
@@ -169,8 +169,24 @@ fn check_probes(report: &mut Report, config: &Config) -> Result<(), Failure> {
                 report.good(format!("{name}: {}, every {} s", spec.help, spec.interval.as_secs_f64()));
             }
             ProbeState::Absent => report.note(format!("{name}: {said} ({setting})")),
-            ProbeState::Denied | ProbeState::Failing => {
+            // A right that is not granted is a choice, where the rest is seen without it.
+            ProbeState::Denied if seen.is_some() => report.note(format!("{name}: {said} ({setting})")),
+            ProbeState::Denied | ProbeState::Failing | ProbeState::Partial => {
                 report.problem(format!("{name}: {said}"), format!("mend it, or set {setting}"));
+            }
+        }
+        for part in &status.parts {
+            let error = part.error.as_deref().unwrap_or_default();
+            match part.state {
+                ProbeState::Ok if part.error.is_none() => report.good(format!(
+                    "{name} {}: {} samples in {} ms",
+                    part.name,
+                    part.samples,
+                    part.duration_ms.round()
+                )),
+                ProbeState::Ok | ProbeState::Absent => report.note(format!("{name} {}: {error}", part.name)),
+                // Said above, as the probe's.
+                _ => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::{Failure, exit, printable_json, runtime};
-use crate::agent::wanted;
+use crate::agent::{metrics_json, wanted};
 use crate::clock::Now;
 use crate::config::Config;
 use crate::sources::{Host, Sample, to_json};
@@ -57,13 +57,16 @@ fn describe(sample: &Sample) -> Value {
 fn probes(config: &Config) -> Result<Map<String, Value>, Failure> {
     let seen = runtime()?.block_on(crate::probes::once(&wanted(config)));
     let probes = seen.into_iter().map(|(spec, status, report)| {
-        let metrics = report.map_or_else(Map::new, |report| to_json(&report.readings));
-        let answer = json!({
+        let metrics = report.map_or_else(Map::new, |report| metrics_json(&report));
+        let mut answer = json!({
             "state": status.state,
             "duration_ms": status.duration_ms,
             "last_error": status.last_error,
             "metrics": metrics,
         });
+        if !status.parts.is_empty() {
+            answer["parts"] = json!(status.parts);
+        }
         (spec.name.to_owned(), answer)
     });
     Ok(probes.collect())

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::probe_values;
 use super::strings::{Origin, Strings};
 use super::table::{FILE_SUFFIX, PREFIX, SETTINGS, Setting, setting};
 use super::values::{self, Parsed};
@@ -52,6 +53,9 @@ pub fn load(strings: &dyn Strings, surroundings: &Surroundings<'_>) -> Result<Co
         haproxy: loader.value("WATCHPOST_HAPROXY", values::haproxy),
         mysql: loader.value("WATCHPOST_MYSQL", values::mysql),
         mysql_password: loader.secret("WATCHPOST_MYSQL_PASSWORD", values::password),
+        scrape: loader.value("WATCHPOST_SCRAPE", values::scrape),
+        scripts: loader.value("WATCHPOST_SCRIPTS", values::scripts),
+        certificates: loader.value("WATCHPOST_CERTIFICATES", probe_values::certificates),
         host_name: loader.optional("WATCHPOST_HOST_NAME", values::name),
         source_category: loader.optional("WATCHPOST_SOURCE_CATEGORY", values::category),
         source_name: loader.optional("WATCHPOST_SOURCE_NAME", values::name),

@@ -7,6 +7,7 @@
 
 mod env_file;
 mod load;
+mod probe_values;
 mod strings;
 mod table;
 mod values;
@@ -141,6 +142,57 @@ pub enum StubStatus {
     Url(String),
 }
 
+/// One endpoint that answers in Prometheus's text format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scrape {
+    /// What it is called in records; no other is called so.
+    pub name: String,
+    /// An `http://` URL without a user, a password and a fragment.
+    pub url: String,
+    /// Names of metrics to keep, or with a `*` at the end what they begin with; empty: all.
+    pub only: Vec<String>,
+}
+
+/// Where the operator's scripts are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scripts {
+    /// In `/etc/watchpost/scripts.d`, where there is one.
+    Auto,
+    /// Nowhere.
+    None,
+    /// In a directory.
+    Directory {
+        /// An absolute path.
+        path: PathBuf,
+        /// Whether they may run as root, where the agent does.
+        as_root: bool,
+    },
+}
+
+/// Which TLS servers are met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// Those that nginx.conf and haproxy.cfg name.
+    Auto,
+    /// None.
+    None,
+    /// These.
+    Listed(Vec<TlsServer>),
+}
+
+/// A TLS server of the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsServer {
+    /// An address, or a name that leads to one.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The name to ask for; where none is stated that of `host`, if it is one.
+    pub name: Option<String>,
+    /// The file with the certificate that should be served.
+    pub file: Option<PathBuf>,
+}
+
 impl HostSources {
     /// Whether the source of this name runs.
     pub fn includes(&self, name: &str) -> bool {
@@ -219,6 +271,12 @@ pub struct Config {
     pub mysql: Mysql,
     /// The password for that.
     pub mysql_password: Option<Secret>,
+    /// What is scraped.
+    pub scrape: Vec<Scrape>,
+    /// Where the operator's scripts are.
+    pub scripts: Scripts,
+    /// Which TLS servers are met.
+    pub certificates: Certificates,
     /// `X-Sumo-Host`; `None`: the hostname.
     pub host_name: Option<String>,
     /// `X-Sumo-Category`; `None`: each stream's own.

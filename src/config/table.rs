@@ -219,6 +219,38 @@ replica SET SESSION sql_log_bin = 0 first. A HOST is asked in the clear.",
         meaning: "The password of the user of WATCHPOST_MYSQL. Unset: none, as on a socket that tells who asks.",
     },
     Setting {
+        name: "WATCHPOST_SCRAPE",
+        flag: "scrape",
+        default: "none",
+        secret: false,
+        form: "none, or up to 16 of NAME=URL or NAME=URL#METRIC|PREFIX*, comma-separated, with http:// URLs",
+        meaning: "\
+Endpoints that answer in Prometheus's text format; each is asked every 15 s. Behind # stand the metrics to
+keep, others are left: 'node=http://127.0.0.1:9100/metrics#node_load1|node_systemd_*'. Each gives at
+most 2000 samples; what is left out is counted. In single quotes this file leaves # and | alone.",
+    },
+    Setting {
+        name: "WATCHPOST_SCRIPTS",
+        flag: "scripts",
+        default: "auto",
+        secret: false,
+        form: "auto, none, an absolute path to a directory, or root: and such a path",
+        meaning: "\
+Programs of yours that print metrics, as Prometheus text or as a JSON object of numbers: each executable file
+in the directory is run every 30 s, for at most 10 s, one after the other. auto: /etc/watchpost/scripts.d.
+None runs that anybody but root and the agent's user may write, and none as root unless root: stands here.",
+    },
+    Setting {
+        name: "WATCHPOST_CERTIFICATES",
+        flag: "certificates",
+        default: "auto",
+        secret: false,
+        form: "auto, none, or a comma-separated list of [NAME@]HOST:PORT[=/CERTIFICATE.PEM]",
+        meaning: "\
+Which TLS servers are met every 5 minutes: certificate, chain, old versions, and HTTP beside HTTPS. auto:
+the ports with TLS of nginx.conf and /etc/haproxy/haproxy.cfg. Behind = stands the file that should be served.",
+    },
+    Setting {
         name: "WATCHPOST_HOST_NAME",
         flag: "host-name",
         default: "",

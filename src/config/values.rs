@@ -11,6 +11,7 @@ use watchpost_parsers::{Format, FormatError};
 use super::{
     AccessLogs, Haproxy, HostSources, LogFormat, LogLevel, Mysql, ReadFrom, Redact, ShipLines, StubStatus,
 };
+use super::{Scrape, Scripts};
 use crate::secret::Secret;
 
 /// The value, or what is wrong as the end of a sentence.
@@ -51,8 +52,13 @@ const FIELD_KEY_CHARS_MAX: usize = 255;
 /// Sumo's limit of a field's value.
 const FIELD_VALUE_CHARS_MAX: usize = 200;
 
+/// Endpoints that are scraped: a server has a handful.
+const SCRAPE_MAX: usize = 16;
+/// Of an endpoint's name, which stands in every record of it.
+const SCRAPE_NAME_BYTES_MAX: usize = 64;
+
 /// The parts of a list, without the blanks around them.
-fn list(text: &str) -> Parsed<Vec<&str>> {
+pub(super) fn list(text: &str) -> Parsed<Vec<&str>> {
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     if parts.iter().any(|part| part.is_empty()) { Err("has an empty part".into()) } else { Ok(parts) }
 }
@@ -226,6 +232,68 @@ pub(super) fn mysql(text: &str) -> Parsed<Mysql> {
 /// `WATCHPOST_MYSQL_PASSWORD`.
 pub(super) fn password(text: &str) -> Parsed<Secret> {
     if text.contains('\0') { Err("has a NUL byte in it".into()) } else { Ok(Secret::new(text)) }
+}
+
+/// `WATCHPOST_SCRAPE`.
+pub(super) fn scrape(text: &str) -> Parsed<Vec<Scrape>> {
+    if text == "none" {
+        return Ok(Vec::new());
+    }
+    let mut targets: Vec<Scrape> = Vec::new();
+    for part in list(text)? {
+        let (name, rest) =
+            part.split_once('=').ok_or_else(|| format!("has {part:?}, which is no NAME=URL"))?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+        if name.is_empty() || name.len() > SCRAPE_NAME_BYTES_MAX || !name.chars().all(is_name) {
+            return Err(format!("has a name that is not 1 to {SCRAPE_NAME_BYTES_MAX} of A-Z a-z 0-9 _ - ."));
+        }
+        if targets.iter().any(|known| known.name == name) {
+            return Err(format!("names {name:?} twice"));
+        }
+        let (address, filter) = rest.split_once('#').map_or((rest, None), |(url, only)| (url, Some(only)));
+        url(address).map_err(|wrong| format!("has a URL for {name} that {wrong}"))?;
+        let parsed = reqwest::Url::parse(address).map_err(|error| error.to_string())?;
+        if parsed.scheme() != "http" {
+            return Err(format!("has a URL for {name} that is not http; exporters are asked in the clear"));
+        }
+        if !parsed.username().is_empty() || parsed.password().is_some() {
+            return Err(format!(
+                "has a user or a password in the URL for {name}, which is shown in many places"
+            ));
+        }
+        let only = filter.map(|filter| metrics(filter, name)).transpose()?.unwrap_or_default();
+        targets.push(Scrape { name: name.to_owned(), url: address.to_owned(), only });
+    }
+    if targets.len() > SCRAPE_MAX { Err(format!("has more than {SCRAPE_MAX} parts")) } else { Ok(targets) }
+}
+
+/// Names of metrics parted by `|`, each with or without a `*` at its end.
+fn metrics(filter: &str, target: &str) -> Parsed<Vec<String>> {
+    let names: Vec<&str> = filter.split('|').map(str::trim).collect();
+    for name in &names {
+        let plain = name.strip_suffix('*').unwrap_or(name);
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
+        if name.is_empty() || !plain.chars().all(fits) {
+            return Err(format!("has {name:?} behind # for {target}, which is no metric and no PREFIX*"));
+        }
+    }
+    Ok(names.into_iter().map(str::to_owned).collect())
+}
+
+/// `WATCHPOST_SCRIPTS`.
+pub(super) fn scripts(text: &str) -> Parsed<Scripts> {
+    match text {
+        "auto" => return Ok(Scripts::Auto),
+        "none" => return Ok(Scripts::None),
+        _ => {}
+    }
+    let (as_root, directory) = text.strip_prefix("root:").map_or((false, text), |rest| (true, rest));
+    let path = path(directory)?;
+    if path.is_absolute() {
+        Ok(Scripts::Directory { path, as_root })
+    } else {
+        Err("is not an absolute path".into())
+    }
 }
 
 /// `WATCHPOST_STATUS_TOKEN`: what an Authorization header can carry.

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::files::LogFile;
+use super::gap::Gap;
 use super::identity::{self, Head, Identity, is_prefix};
 use super::moved::Saved;
 use super::open::{self, Opened};
 use super::position::{self, Position};
-use super::siblings::{self, Elder, Listings};
+use super::siblings::{self, Listings};
 use super::{Blocked, Follower};
 
 /// Closed files that are remembered; the oldest are forgotten first.
@@ -28,23 +29,6 @@ enum Unread {
     /// Not before a file with the same content has been read to its end.
     Later,
     Nothing,
-}
-
-/// A time in which files may have come and gone under the name of a log.
-pub(super) struct Gap {
-    pub(super) elder: Elder,
-    /// What was read of that file: others may hold the same.
-    pub(super) position: Position,
-    /// Its number.
-    pub(super) id: u64,
-}
-
-impl Gap {
-    /// Two of the same key ask for the same files, the one of the earlier time for more of them.
-    fn key(&self) -> (u64, bool, bool, Identity, (i64, i64)) {
-        let Elder { is_live, is_new, identity, modified, .. } = self.elder;
-        (self.id, is_live, is_new, identity, modified)
-    }
 }
 
 impl Follower {

@@ -43,7 +43,9 @@ enum Kinship {
     Copy,
     /// It stands in the place of the other and goes on at this offset, up to which the other was read.
     Successor(u64),
-    /// Nothing can be said before the other was looked at again, or was read further.
+    /// It stands in the place of the other, which was not read as far yet.
+    Heir,
+    /// Nothing can be said before the other was looked at again.
     Unknown,
 }
 
@@ -62,11 +64,14 @@ impl Follower {
             return;
         }
         let originals: Vec<u64> = self.by_first_line.get(&key).into_iter().flatten().copied().collect();
-        let (mut held_for, mut succeeds) = (None, None);
+        let (mut held_for, mut succeeds, mut is_heir) = (None, None, false);
         for original in originals.into_iter().filter(|original| *original != id).take(ORIGINALS_MAX) {
             match self.kinship(id, original) {
                 Kinship::Stranger => {}
-                Kinship::Unknown | Kinship::Copy => held_for = held_for.or(Some(original)),
+                kinship @ (Kinship::Unknown | Kinship::Copy | Kinship::Heir) => {
+                    held_for = held_for.or(Some(original));
+                    is_heir |= kinship == Kinship::Heir;
+                }
                 // Of several that were replaced one by one it goes on behind the last.
                 Kinship::Successor(offset) => succeeds = succeeds.max(Some((offset, original))),
             }
@@ -84,6 +89,9 @@ impl Follower {
             return;
         };
         self.hold(id, Some(original), now);
+        if is_heir {
+            self.note_heir(id);
+        }
         if self.suspicions.get(&id).is_some_and(|held| now.duration_since(held.since) >= COPY_GRACE) {
             self.conclude_copy(id, original);
         }
@@ -134,7 +142,18 @@ impl Follower {
             }
             Kinship::Copy | Kinship::Stranger => self.settle(id),
             Kinship::Successor(offset) => self.settle_at(id, original, offset),
-            Kinship::Unknown => {}
+            Kinship::Heir | Kinship::Unknown => {}
+        }
+    }
+
+    /// Keeps in mind, over a crash too, that a file took the place of another: when that is found again, packed perhaps,
+    /// nothing else tells that this is not merely the next log with the same first lines.
+    fn note_heir(&mut self, id: u64) {
+        if let Some(file) = self.files.get_mut(&id).filter(|file| !file.is_heir) {
+            (file.is_heir, file.dirty) = (true, true);
+        }
+        if let Some(born) = self.born.get_mut(&id) {
+            born.is_heir = true;
         }
     }
 
@@ -145,9 +164,11 @@ impl Follower {
         };
         // Of two that were found together the one with the shorter name is the log; of two that rotation left of one log
         // either may be the copy.
-        let is_related = file.found_in == known.found_in
-            && original < id
-            && (siblings::is_rotated_path(&file.path, &known.first_path) || self.has_one_base(file, known));
+        // An heir was found after the other, if only by an earlier life.
+        let is_of_one_log =
+            || siblings::is_rotated_path(&file.path, &known.first_path) || self.has_one_base(file, known);
+        let is_related =
+            original < id && (file.is_heir || (file.found_in == known.found_in && is_of_one_log()));
         if known.found_in >= file.found_in && !is_related {
             return Kinship::Stranger;
         }
@@ -193,10 +214,31 @@ impl Follower {
             Err(error) if is_absence(&error) => Ok(false),
             Err(error) => Err(error),
         };
-        if let (Ok(false), Some(file)) = (is_copy, self.files.get_mut(&id)) {
+        if !matches!(is_copy, Ok(false)) || self.is_copy_of_moved(file).unwrap_or(true) {
+            return;
+        }
+        if let Some(file) = self.files.get_mut(&id) {
             file.is_stand_in = false;
             file.dirty = true;
         }
+    }
+
+    /// Whether the log of which a file may be a copy was renamed before it could be read, and begins with it.
+    fn is_copy_of_moved(&self, file: &Tracked) -> io::Result<bool> {
+        let open = self.files.values().filter(|other| other.first_path == file.first_path);
+        for other in open.filter(|other| !other.is_stand_in) {
+            if is_prefix(file.file(), other.file())? {
+                return Ok(true);
+            }
+        }
+        let size = file.file().stat()?.size;
+        let closed = self.closed_of(&file.first_path).map(|(_, position)| position);
+        for position in closed.filter(|position| !position.is_stand_in && size <= position.offset) {
+            if open::begins_like(file.file(), position)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether it may be the copy of a file that is searched, or cannot be read now.
@@ -240,6 +282,7 @@ impl Follower {
         self.suspicions.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
         file.origin = Origin::Settled;
+        file.dirty |= std::mem::take(&mut file.is_heir);
         if file.first_line == 0 {
             file.first_line = identity::first_line(file.file()).ok().flatten().unwrap_or(0);
         }
@@ -293,6 +336,7 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
     // Rotation leaves the old file under another name. With a few equal lines at the start of both nothing is said.
     let is_rotation = takes_its_place
         && !is_what_it_stood_for
+        && !file.is_heir
         && known.keeps_its_names(&known_stat)
         && shared < HEAD_BYTES_MAX as u64;
     // All of the new one is asked for: how long a compressed one is shows only where it is read.
@@ -314,7 +358,7 @@ fn compare(file: &Tracked, known: &Tracked) -> io::Result<Kinship> {
         return Ok(Kinship::Copy);
     }
     let offset = open::line_start_before(file.file(), shared);
-    Ok(if known.offset() >= offset { Kinship::Successor(offset) } else { Kinship::Unknown })
+    Ok(if known.offset() >= offset { Kinship::Successor(offset) } else { Kinship::Heir })
 }
 
 /// A known file that was itself truncated or rewritten is found out by its own look; until then it proves nothing.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::between::Gap;
-use super::files::Stat;
+use super::files::{Stat, is_absence};
+use super::gap::Gap;
 use super::identity::Identity;
 use super::line::Turn;
 use super::moved::Saved;
@@ -23,8 +23,10 @@ use crate::record::Loss;
 /// A path that a pattern names.
 pub(super) struct Found {
     pub(super) pattern: String,
-    /// What it leads to; nothing where it is missing.
+    /// What it leads to; nothing where it is missing, or where that cannot be told.
     pub(super) stat: Option<Stat>,
+    /// Whether something is there cannot be told now.
+    is_unknown: bool,
 }
 
 /// The coarsest step in which a file system tells times: within it a directory may change again and keep its time.
@@ -46,6 +48,10 @@ pub(super) struct Anew {
     is_named: bool,
     /// Its names when it was last seen under its own.
     links: u64,
+    /// When it was last written to before that.
+    modified: (i64, i64),
+    /// The number under which it is known to the durable state, since it could not be read at once.
+    id: Option<u64>,
     pub(super) opened: Opened,
 }
 
@@ -58,9 +64,10 @@ impl Follower {
             let (paths, problems) = open::expand(&*self.host, pattern);
             for path in paths {
                 let host = &self.host;
-                found.entry(path).or_insert_with_key(|path| Found {
-                    pattern: pattern.clone(),
-                    stat: host.stat(path).ok(),
+                found.entry(path).or_insert_with_key(|path| {
+                    let stat = host.stat(path);
+                    let is_unknown = stat.as_ref().is_err_and(|error| !is_absence(error));
+                    Found { pattern: pattern.clone(), stat: stat.ok(), is_unknown }
                 });
             }
             self.blocked.extend(problems);
@@ -74,8 +81,14 @@ impl Follower {
         let stirred = self.stirred_directories(now);
         for file in self.files.values_mut() {
             let identity = match found.get(&file.path) {
+                // An error is no absence: it keeps the name that it had.
+                Some(Found { is_unknown: true, .. }) => continue,
                 Some(found) => found.stat.map(|stat| stat.identity),
-                None => open::identity_of(&*self.host, &file.path),
+                None => match self.host.stat(&file.path) {
+                    Ok(stat) => Some(stat.identity),
+                    Err(error) if is_absence(&error) => None,
+                    Err(_) => continue,
+                },
             };
             match identity {
                 Some(identity) if identity == file.identity => file.named(file.path.clone()),
@@ -91,14 +104,14 @@ impl Follower {
             let file = id.and_then(|id| self.files.get_mut(&id));
             if let Some(file) = file.filter(|file| !file.is_named() && !open::is_compressed_name(path)) {
                 if nameless.contains(&file.id) {
-                    self.gaps.push(gap(file));
+                    self.gaps.push(Gap::after(file));
                 }
                 file.named(path.clone());
             }
         }
         for id in nameless {
             if let Some(file) = self.files.get(&id).filter(|file| !file.is_named()) {
-                self.gaps.push(gap(file));
+                self.gaps.push(Gap::after(file));
             }
         }
     }
@@ -133,7 +146,7 @@ impl Follower {
                 stat.is_some_and(|stat| stat.size < file.size() || stat.modified != file.modified());
             if is_touched && file.counted_offset() == 0 {
                 // Nothing was read of it that a truncation could change.
-                self.gaps.push(live_gap(file.id, file.position(), file.modified()));
+                self.gaps.push(Gap::behind_live(file.id, file.position(), file.modified()));
             }
             let mut turn = Turn::default();
             let is_shorter = stat.is_some_and(|stat| stat.size < file.counted_offset());
@@ -149,29 +162,50 @@ impl Follower {
     pub(super) fn anew(&mut self, id: u64, now: Instant) -> Option<Anew> {
         let file = self.files.get(&id)?;
         let (path, pattern, is_named) = (file.path.clone(), file.pattern.clone(), file.is_named());
-        let (first_path, links) = (file.first_path.clone(), file.links);
-        Some(Anew { path, first_path, pattern, is_named, links, opened: self.part(id, now)? })
+        let (first_path, links, modified) = (file.first_path.clone(), file.links, file.modified());
+        let opened = self.part(id, now)?;
+        Some(Anew { path, first_path, pattern, is_named, links, modified, id: None, opened })
     }
 
     /// Takes up what a rewritten file holds now. It was known before: what is found together with it may be its copy.
     pub(super) fn take_up(&mut self, anew: Anew, now: Instant) {
         if self.is_open(anew.opened.identity) {
-            return; // by another of its names
+            // by another of its names
+            if let Some(id) = anew.id {
+                self.born.remove(&id);
+                self.removed.push(id);
+            }
+            return;
         }
-        let live = match self.track(None, &anew.path, &anew.pattern, anew.opened, 0, now) {
+        let live = match self.track(anew.id, &anew.path, &anew.pattern, anew.opened, 0, now) {
             Ok(live) => live,
             // Nothing else may lead to it by the next scan.
-            Err(opened) => return self.anew.push(Anew { opened, ..anew }),
+            Err(opened) => return self.take_up_later(Anew { opened, ..anew }),
         };
         let Some(file) = self.files.get_mut(&live) else { return };
+        if anew.id.is_some() {
+            self.born.insert(live, file.position());
+        }
         file.first_path = anew.first_path;
         file.links = file.links.max(anew.links);
         file.found_in = self.scans.saturating_sub(1);
         if !anew.is_named {
             file.unnamed(open::identity_of(&*self.host, &file.path), now);
             // Others may have had the name since.
-            self.gaps.push(gap(file));
+            self.gaps.push(Gap::after(file));
         }
+    }
+
+    /// Keeps a rewritten file that cannot be read now. It may be renamed before it can, and the agent may end before that.
+    fn take_up_later(&mut self, anew: Anew) {
+        let id = anew.id.unwrap_or(self.next_id);
+        if anew.id.is_none() {
+            self.next_id += 1;
+            let known = Known { size: 0, modified: anew.modified };
+            let (path, pattern) = (anew.first_path.clone(), anew.pattern.clone());
+            self.born.insert(id, Position::unread(path, pattern, anew.opened.identity, known));
+        }
+        self.anew.push(Anew { id: Some(id), ..anew });
     }
 
     /// Goes on with the files of the last run that are still under a name, and opens anew those that can no longer be
@@ -182,7 +216,7 @@ impl Follower {
         let saved: BTreeMap<Identity, u64> = self
             .saved
             .iter()
-            .filter(|(_, saved)| saved.rewritten_since.is_none())
+            .filter(|(_, saved)| saved.rewritten_since.is_none() && !self.is_open(saved.position.identity))
             .map(|(id, saved)| (saved.position.identity, *id))
             .collect();
         let mut other_bytes = Vec::new();
@@ -203,9 +237,12 @@ impl Follower {
                 Ok(false) => {
                     saved.rewritten_since = Some(now);
                     let first_path = saved.position.path.clone();
+                    let modified = saved.position.known.modified;
                     self.saved.insert(id, saved);
                     let (path, pattern) = (path.clone(), found.pattern.clone());
-                    other_bytes.push(Anew { path, first_path, pattern, is_named: true, links: 0, opened });
+                    let (is_named, links, id) = (true, 0, None);
+                    let anew = Anew { path, first_path, pattern, is_named, links, modified, id, opened };
+                    other_bytes.push(anew);
                 }
                 Err(_) => drop(self.saved.insert(id, saved)),
             }
@@ -222,7 +259,7 @@ impl Follower {
         }
         let ahead = self.saved_ahead.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
-        file.is_stand_in = position.is_stand_in;
+        (file.is_stand_in, file.is_heir) = (position.is_stand_in, position.is_heir);
         file.links = file.links.max(position.links);
         if let Some(ahead) = ahead.filter(|ahead| !file.restore_ahead(ahead)) {
             let lost = Loss { lines: ahead.lines, bytes: 0 };
@@ -232,11 +269,11 @@ impl Follower {
         if siblings::is_rotated_path(path, &position.path) {
             file.first_path.clone_from(&position.path);
             // Others may have had the name since.
-            self.gaps.push(gap(file));
+            self.gaps.push(Gap::after(file));
         }
         if position.offset == 0 && position.known.modified != (0, 0) {
             let modified = position.known.modified;
-            self.gaps.push(live_gap(id, position, modified));
+            self.gaps.push(Gap::behind_live(id, position, modified));
         }
     }
 
@@ -253,7 +290,8 @@ impl Follower {
     }
 
     /// Opens a file that nothing is known of.
-    pub(super) fn try_open(&mut self, path: &Path, pattern: &str, now: Instant) {
+    pub(super) fn try_open(&mut self, path: &Path, found: &Found, now: Instant) {
+        let pattern = found.pattern.as_str();
         let at_end = self.scans == 1 && self.first_start && self.options.first_start_at_end;
         if at_end && let Ok(Stat { identity, size, .. }) = self.host.stat(path) {
             self.starts.insert(path.to_owned(), Start { identity, size });
@@ -269,7 +307,7 @@ impl Follower {
             Err(Refusal { state, message }) => {
                 self.block(path, blocked(state, message));
                 if state == "unreadable" {
-                    self.remember_unread(path, pattern);
+                    self.remember_unread(path, found);
                 }
                 return;
             }
@@ -287,7 +325,9 @@ impl Follower {
         let Some(opened) = self.renew(opened) else { return };
         let start = self.starts.get(path).filter(|start| start.identity == opened.identity);
         let offset = start.map_or(0, |start| open::line_start_before(&*opened.file, start.size));
-        let Ok(id) = self.track(None, path, pattern, opened, offset, now) else { return };
+        let Ok(id) = self.track(None, path, pattern, opened, offset, now) else {
+            return self.remember_unread(path, found);
+        };
         if self.starts.remove(path).is_some() {
             self.start_changes.push((Start::key(path), None));
         }
@@ -299,7 +339,7 @@ impl Follower {
         let Some(file) = self.files.get(&id) else { return };
         if self.scans > 1 && file.identity.born_ns > 0 {
             // It may have been copied and truncated before it was first seen.
-            let mut gap = live_gap(id, file.position(), siblings::nanoseconds(file.identity.born_ns));
+            let mut gap = Gap::behind_live(id, file.position(), siblings::nanoseconds(file.identity.born_ns));
             gap.elder.is_new = true;
             self.gaps.push(gap);
         }
@@ -343,16 +383,18 @@ impl Follower {
     }
 
     /// Keeps a file in mind that cannot be read: it may be renamed before it can.
-    fn remember_unread(&mut self, path: &Path, pattern: &str) {
-        let Ok(stat) = self.host.stat(path) else { return };
+    fn remember_unread(&mut self, path: &Path, found: &Found) {
+        // The file that was seen to have taken the name: what had it before is not asked again for what came after.
+        let Some(stat) = found.stat.or_else(|| self.host.stat(path).ok()) else { return };
         let is_known = self.starts.contains_key(path)
             || self.is_open(stat.identity)
+            || self.anew.iter().any(|anew| anew.opened.identity == stat.identity)
             || self.saved.values().any(|saved| saved.position.identity == stat.identity);
         if is_known {
             return;
         }
         let known = Known { size: stat.size, modified: stat.modified };
-        let position = Position::unread(path.to_owned(), pattern.to_owned(), stat.identity, known);
+        let position = Position::unread(path.to_owned(), found.pattern.clone(), stat.identity, known);
         self.born.insert(self.next_id, position.clone());
         self.saved.insert(self.next_id, Saved::new(position));
         self.next_id += 1;
@@ -403,20 +445,4 @@ impl Follower {
         self.notices.push(Notice::Opened { path: path.to_owned(), offset, resumed: known.is_some() });
         Ok(id)
     }
-}
-
-/// Where files may have come after one that has lost its name.
-pub(super) fn gap(file: &Tracked) -> Gap {
-    let is_of_first = siblings::is_rotated_path(&file.path, &file.first_path);
-    let name = if is_of_first { file.first_path.clone() } else { file.path.clone() };
-    // Of now, and not of the last turn: writers that still hold it may have written since.
-    let modified = file.file().stat().map_or(file.modified(), |stat| stat.modified);
-    let elder = Elder { name, identity: file.identity, modified, is_live: false, is_new: false };
-    Gap { elder, position: file.position(), id: file.id }
-}
-
-/// Where copies may have been made of what a file held that has its name still, since it was `modified`.
-fn live_gap(id: u64, position: Position, modified: (i64, i64)) -> Gap {
-    let (name, identity) = (position.path.clone(), position.identity);
-    Gap { elder: Elder { name, identity, modified, is_live: true, is_new: false }, position, id }
 }

@@ -13,14 +13,15 @@
 //! ```
 //!
 //! `discover` says which files the names lead to now, `moved` where those went that are not under their names,
-//! `between` what came and went between two looks, `siblings` what rotation left beside a log and in which order,
-//! `copies` what of a new file was read before.
+//! `between` what came and went between two looks, `gap` where that is still to be asked, `siblings` what rotation left
+//! beside a log and in which order, `copies` what of a new file was read before.
 
 mod between;
 mod copies;
 mod cursor;
 mod discover;
 pub mod files;
+mod gap;
 pub mod gz;
 pub mod identity;
 mod line;
@@ -42,6 +43,7 @@ use std::time::Instant;
 
 pub use copies::COPY_GRACE;
 pub use files::{Files, HostFiles};
+pub use gap::GAP_PREFIX;
 pub use identity::Identity;
 pub use line::{Flow, LINE_BYTES_MAX, Line, Turn};
 pub use position::{AHEAD_PREFIX, KEY_PREFIX, Position, START_PREFIX};
@@ -49,9 +51,9 @@ pub use tracked::{READ_BYTES, ROTATE_GRACE, Tracked};
 
 use crate::mutant::{Mutant, is_on};
 use crate::record::Loss;
-use between::Gap;
 use copies::Suspicion;
 use discover::{Anew, Stir};
+use gap::Gap;
 use moved::Saved;
 use position::{Ahead, Start};
 use siblings::Listings;
@@ -185,6 +187,8 @@ pub struct Follower {
     born: BTreeMap<u64, Position>,
     /// Where files may have come and gone since the last look.
     gaps: Vec<Gap>,
+    /// Those that the durable state holds, encoded, by the number of the file before them.
+    kept_gaps: BTreeMap<u64, Vec<u8>>,
     /// Files that were found rewritten in this scan, or before it and could not be read.
     anew: Vec<Anew>,
     /// The directories of files that have lost their names.
@@ -203,8 +207,8 @@ pub struct Follower {
 impl Follower {
     /// Prepares to follow; nothing is opened before the first [`Follower::scan`].
     ///
-    /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`], [`AHEAD_PREFIX`] and
-    /// [`START_PREFIX`] are ours; `first_start` tells that there was no run before.
+    /// `state` is the durable state of the last run, of which the entries with [`KEY_PREFIX`], [`AHEAD_PREFIX`],
+    /// [`GAP_PREFIX`] and [`START_PREFIX`] are ours; `first_start` tells that there was no run before.
     pub fn new<'a>(
         host: Arc<dyn Files>,
         options: Options,
@@ -230,6 +234,7 @@ impl Follower {
             removed: Vec::new(),
             born: BTreeMap::new(),
             gaps: Vec::new(),
+            kept_gaps: BTreeMap::new(),
             anew: Vec::new(),
             stirs: BTreeMap::new(),
             closed: BTreeMap::new(),
@@ -262,6 +267,8 @@ impl Follower {
         } else if let Some((id, ahead)) = Ahead::id_of(key).zip(Ahead::decode(value)) {
             self.saved_ahead.insert(id, ahead);
             self.ahead_keys.insert(id);
+        } else if let Some(id) = gap::id_of(key) {
+            self.restore_gaps(id, value);
         } else if let Some((path, start)) = Start::path_of(key).zip(Start::decode(value)) {
             self.starts.insert(path, start);
         }
@@ -288,7 +295,7 @@ impl Follower {
         }
         for (path, found) in &found {
             if !found.stat.is_some_and(|stat| self.is_open(stat.identity)) {
-                self.try_open(path, &found.pattern, now);
+                self.try_open(path, found, now);
             }
         }
         self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path));
@@ -453,7 +460,7 @@ impl Follower {
     pub fn births(&mut self) -> Vec<StateChange> {
         let born = std::mem::take(&mut self.born);
         let births = born.into_iter().map(|(id, position)| (position::key(id), Some(position.encode())));
-        births.chain(self.start_changes.drain(..)).collect()
+        births.chain(std::mem::take(&mut self.start_changes)).chain(self.new_gaps()).collect()
     }
 
     /// Whether [`Follower::changes`] would give any.
@@ -461,6 +468,7 @@ impl Follower {
         let saved = self.saved.values().chain(self.parked.values());
         !self.removed.is_empty()
             || !self.closed_changes.is_empty()
+            || self.has_decided_gaps()
             || self.files.values().any(|file| file.dirty)
             || saved.into_iter().any(|saved| saved.dirty)
     }
@@ -469,6 +477,8 @@ impl Follower {
     /// made of the lines before them.
     pub fn changes(&mut self) -> Vec<StateChange> {
         let mut changes = std::mem::take(&mut self.closed_changes);
+        changes.extend(self.new_gaps());
+        changes.extend(self.decided_gaps());
         for id in self.removed.drain(..) {
             changes.push((position::key(id), None));
             if self.ahead_keys.remove(&id) {
@@ -494,6 +504,8 @@ impl Follower {
             if let Some(ahead) = self.saved_ahead.get(id) {
                 self.ahead_keys.insert(*id);
                 changes.push((Ahead::key(*id), Some(ahead.encode())));
+            } else if self.ahead_keys.remove(id) {
+                changes.push((Ahead::key(*id), None));
             }
             saved.dirty = false;
         }

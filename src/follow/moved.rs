@@ -10,10 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::between::Gap;
 use super::copies::COPY_GRACE;
-use super::discover::gap;
 use super::files::{LogFile, is_absence};
+use super::gap::Gap;
 use super::gz::{End, GzFile};
 use super::identity::{HEAD_BYTES_MAX, Identity};
 use super::open::{self, Opened, Rotated};
@@ -149,7 +148,7 @@ impl Follower {
         let Ok(live) = self.track(None, name, &position.pattern, opened, 0, now) else { return false };
         if let Some(file) = self.files.get_mut(&live).filter(|_| path != name) {
             file.unnamed(open::identity_of(&*self.host, name), now);
-            self.gaps.push(gap(file));
+            self.gaps.push(Gap::after(file));
         }
         true
     }
@@ -454,7 +453,7 @@ impl Follower {
         }
         let ahead = self.saved_ahead.remove(&id);
         let Some(file) = self.files.get_mut(&id) else { return };
-        file.is_stand_in = position.is_stand_in;
+        (file.is_stand_in, file.is_heir) = (position.is_stand_in, position.is_heir);
         file.links = file.links.max(position.links);
         let is_counted = ahead.as_ref().is_none_or(|ahead| file.restore_ahead(ahead));
         let lines = if is_counted { 0 } else { ahead.map_or(0, |ahead| ahead.lines) };

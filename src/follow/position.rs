@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::identity::{Head, Identity, Tail};
 
-/// Bits of [`Position::is_closed`] and [`Position::is_stand_in`].
+/// Bits of [`Position::is_closed`], [`Position::is_stand_in`] and [`Position::is_heir`].
 const CLOSED: u64 = 1;
 const STAND_IN: u64 = 2;
+const HEIR: u64 = 4;
 
 /// First byte of an encoded position; a reader refuses others.
 const POSITION_VERSION: u8 = 3;
@@ -139,6 +140,8 @@ pub struct Position {
     pub(super) is_closed: bool,
     /// It was found while the log could not be read of which it may be a copy.
     pub(super) is_stand_in: bool,
+    /// It took the place of a file that is gone and held the same, and waits until that was read as far.
+    pub(super) is_heir: bool,
 }
 
 /// What stat(2) told of a file at the last look.
@@ -178,7 +181,13 @@ impl Position {
             parked_s: 0,
             is_closed: false,
             is_stand_in: false,
+            is_heir: false,
         }
+    }
+
+    fn flags(&self) -> u64 {
+        let flags = [(self.is_closed, CLOSED), (self.is_stand_in, STAND_IN), (self.is_heir, HEIR)];
+        flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum()
     }
 
     /// `version u8 | device, inode, born_ns, offset, tail_hash, head_hash, size, modified_s, modified_ns, parked_s,
@@ -198,7 +207,7 @@ impl Position {
             self.known.modified.0.cast_unsigned(),
             self.known.modified.1.cast_unsigned(),
             self.parked_s,
-            if self.is_closed { CLOSED } else { 0 } | if self.is_stand_in { STAND_IN } else { 0 },
+            self.flags(),
             self.first_line,
             self.links,
         ] {
@@ -245,6 +254,7 @@ impl Position {
             parked_s,
             is_closed: flags & CLOSED != 0,
             is_stand_in: flags & STAND_IN != 0,
+            is_heir: flags & HEIR != 0,
         })
     }
 }
@@ -268,6 +278,7 @@ mod tests {
             parked_s: 11,
             is_closed: true,
             is_stand_in: true,
+            is_heir: true,
         };
         let bytes = position.encode();
         let second = [&[POSITION_VERSION_2], &bytes[1..89], &bytes[105..]].concat();
@@ -277,7 +288,14 @@ mod tests {
         let known = Known::default();
         assert_eq!(
             Position::decode(&first),
-            Some(Position { known, parked_s: 0, is_closed: false, is_stand_in: false, ..before })
+            Some(Position {
+                known,
+                parked_s: 0,
+                is_closed: false,
+                is_stand_in: false,
+                is_heir: false,
+                ..before
+            })
         );
         assert_eq!(Position::decode(&bytes), Some(position));
         for length in 0..bytes.len() - "/var/log/*.log".len() {

@@ -76,6 +76,8 @@ pub struct Tracked {
     pub(super) first_line: u64,
     /// It was found while the log could not be read of which it may be a copy.
     pub(super) is_stand_in: bool,
+    /// It took the place of a file that is gone and held the same, and waits until that was read as far.
+    pub(super) is_heir: bool,
     /// Sizes at the last two scans, the older one first.
     pub(super) sizes: [u64; 2],
     /// The NUL bytes that were told of already.
@@ -127,6 +129,7 @@ impl Tracked {
             origin: Origin::Settled,
             found_in: 0,
             is_stand_in: false,
+            is_heir: false,
             first_line,
             sizes: [offset; 2],
             nuls_told: 0,
@@ -158,6 +161,7 @@ impl Tracked {
             parked_s: 0,
             is_closed: false,
             is_stand_in: self.is_stand_in,
+            is_heir: self.is_heir,
         }
     }
 

@@ -4,6 +4,7 @@
 //! appear without evidence, nor does one go for want of it. Where rights are missing the rule says `unknown`, and how to grant
 //! them.
 
+mod certificates;
 mod haproxy;
 mod mysql;
 mod nginx;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::reconcile::Circumstances;
-use crate::facts::{HaproxyFacts, MysqlFacts, NginxFacts};
+use crate::facts::{CertificateFacts, HaproxyFacts, MysqlFacts, NginxFacts};
 use crate::record::EpochMs;
 
 /// Every rule, in the order in which findings are shown.
@@ -32,6 +33,15 @@ pub const RULES: &[&Rule] = &[
     &mysql::REPLICA_PARTITIONED,
     &mysql::REPLICA_WRITTEN,
     &mysql::REPLICA_LAGGING,
+    // Of TLS, and of HTTP beside it.
+    &certificates::EXPIRES_AT_ONCE,
+    &certificates::EXPIRING,
+    &certificates::WRONG_NAME,
+    &certificates::UNTRUSTED,
+    &certificates::DIFFERS_FROM_FILE,
+    &certificates::WEAK_PROTOCOL,
+    &certificates::NO_REDIRECT,
+    &certificates::HSTS_MISSING,
 ];
 
 /// Subjects of one rule that are kept; a farm with more broken certificates has other worries.
@@ -163,6 +173,8 @@ pub struct Knowledge<'a> {
     pub haproxy: Option<Dated<'a, HaproxyFacts>>,
     /// Who writes to MySQL, and whether replicas follow.
     pub mysql: Option<Dated<'a, MysqlFacts>>,
+    /// TLS servers and their certificates.
+    pub certificates: Option<Dated<'a, CertificateFacts>>,
     /// What nginx's configuration says of its logs.
     pub logs: Option<Dated<'a, Circumstances>>,
 }

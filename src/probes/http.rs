@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 
 /// For the connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,6 +41,23 @@ pub(super) async fn get(
     if let Some(host) = host {
         request = request.header(reqwest::header::HOST, host);
     }
+    let answer = ask(request, url).await?;
+    Ok((answer.status, answer.body))
+}
+
+/// An answer that was read whole.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// `Content-Type`, as far as it is text.
+    pub(super) content_type: Option<String>,
+    pub(super) body: Vec<u8>,
+}
+
+/// Sends a request to `url`, of which errors speak.
+///
+/// # Errors
+/// As [`get`].
+pub(super) async fn ask(request: RequestBuilder, url: &str) -> Result<Answer, String> {
     let said = |error: reqwest::Error| format!("{url}: {}", deepest(&error));
     let mut answer = request.send().await.map_err(said)?;
     let mut body = Vec::new();
@@ -50,7 +67,9 @@ pub(super) async fn get(
         }
         body.extend_from_slice(&chunk);
     }
-    Ok((answer.status(), body))
+    let content_type = answer.headers().get(reqwest::header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok(Answer { status: answer.status(), content_type, body })
 }
 
 /// The innermost cause, which says most: `connection refused` rather than `error sending request`.

@@ -8,10 +8,14 @@
 //! deadline, bounds what it reads, and never changes what it looks at.
 
 mod board;
+mod certificates;
+mod foreign;
 mod haproxy;
 mod http;
 mod mysql;
 mod runner;
+mod scrape;
+mod scripts;
 mod stub_status;
 mod tally;
 
@@ -24,9 +28,12 @@ use crate::facts::Facts;
 use crate::record::{Metric, Reading};
 
 pub use board::ProbeBoard;
+pub use certificates::Target as CertificateTarget;
 pub use haproxy::HaproxyTarget;
 pub use mysql::{MysqlTarget, Place};
 pub use runner::{once, watch};
+pub use scrape::ScrapeTarget;
+pub use scripts::ScriptsTarget;
 pub use stub_status::StubTarget;
 pub use tally::Tally;
 
@@ -35,6 +42,9 @@ pub const PROBES: &[&Spec] = &[
     &stub_status::SPEC, // The web server first, then what stands before and behind it.
     &haproxy::SPEC,
     &mysql::SPEC,
+    &certificates::SPEC,
+    &scrape::SPEC,
+    &scripts::SPEC,
 ];
 
 /// One line of the table: what a probe is called, what it tells, how often it asks and how it is made.
@@ -64,8 +74,14 @@ pub struct Wanted {
     pub haproxy: Option<HaproxyTarget>,
     /// Where MySQL tells its state.
     pub mysql: Option<MysqlTarget>,
+    /// The TLS servers to meet.
+    pub certificates: Option<Vec<CertificateTarget>>,
     /// Counts the lines for a comparison; `None` where no pipeline runs.
     pub tally: Option<Arc<Tally>>,
+    /// What to scrape.
+    pub scrape: Vec<ScrapeTarget>,
+    /// Where the scripts are.
+    pub scripts: Option<ScriptsTarget>,
 }
 
 /// The run of a probe.
@@ -75,6 +91,11 @@ pub type Run<'a> = Pin<Box<dyn Future<Output = Result<Seen, ProbeError>> + Send 
 pub trait Probe: Send {
     /// Asks once. It may be dropped in the middle when its deadline passes, and must be able to start again then.
     fn run(&mut self) -> Run<'_>;
+
+    /// What the last run could not see beside what it saw; its state on the board is that of this error.
+    fn lacking(&self) -> Option<ProbeError> {
+        None
+    }
 }
 
 /// What one run saw.

@@ -62,10 +62,15 @@ async fn run_once(spec: &'static Spec, probe: &mut dyn Probe, board: &ProbeBoard
     });
     let now = Now::read();
     let mut again_in = None;
-    let outcome = outcome.map(|seen| {
-        again_in = seen.again_in;
-        Report { probe: spec.name, at: now.wall, readings: seen.readings, facts: seen.facts }
-    });
+    let outcome = match outcome {
+        Ok(seen) => {
+            again_in = seen.again_in;
+            let report =
+                Report { probe: spec.name, at: now.wall, readings: seen.readings, facts: seen.facts };
+            (Some(report), probe.lacking())
+        }
+        Err(error) => (None, Some(error)),
+    };
     board.put(spec, now.since(begun.monotonic), outcome, now);
     again_in.unwrap_or(spec.interval)
 }
@@ -76,7 +81,7 @@ mod tests {
     use super::*;
     use crate::facts::{Facts, ProbeState};
 
-    /// Answers, is absent, lacks a right, fails, and then hangs.
+    /// Answers, is absent, lacks a right, fails, hangs, and then sees a part.
     struct Moody(u32);
 
     impl Probe for Moody {
@@ -93,9 +98,14 @@ mod tests {
                         Err(ProbeError::Denied { what: "it is shut".to_owned(), cure: "open it".to_owned() })
                     }
                     4 => Err(ProbeError::Failed("garbage".to_owned())),
+                    6 => Ok(Seen { readings: Vec::new(), facts: Facts::None, again_in: None }),
                     _ => std::future::pending().await,
                 }
             })
+        }
+
+        fn lacking(&self) -> Option<ProbeError> {
+            (self.0 == 6).then(|| ProbeError::Failed("a part".to_owned()))
         }
     }
 
@@ -115,7 +125,7 @@ mod tests {
         let board = Arc::new(ProbeBoard::new());
         let mut seen = Vec::new();
         let mut probe = Moody(0);
-        for _ in 0..5 {
+        for _ in 0..6 {
             runtime.block_on(run_once(&MOODY, &mut probe, &board));
             let status = board.statuses(Now::read()).remove(0);
             seen.push((status.state, status.failures, status.last_error, board.take().len()));
@@ -129,6 +139,7 @@ mod tests {
                 (ProbeState::Denied, 1, said("it is shut; open it"), 0),
                 (ProbeState::Failing, 2, said("garbage"), 0),
                 (ProbeState::Failing, 3, said("no answer within 0.02 s"), 0),
+                (ProbeState::Failing, 4, said("a part"), 1),
             ]
         );
     }

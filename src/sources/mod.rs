@@ -30,7 +30,7 @@ mod uptime;
 mod tests;
 
 pub use host::{Host, Sample, SourceState};
-pub use render::{prometheus_text, to_json};
+pub use render::{json_number, prometheus_text, to_json};
 
 use crate::clock::Now;
 use crate::record::{Metric, Reading};

@@ -43,7 +43,8 @@ fn insert(root: &mut Map<String, Value>, reading: &Reading, value: Value) {
     at.insert(last.clone(), value);
 }
 
-fn json_number(value: f64) -> Option<Value> {
+/// A number as JSON; `None` where JSON has none for it.
+pub fn json_number(value: f64) -> Option<Value> {
     if value.fract() == 0.0 && value.abs() < WHOLE_MAX {
         return Some(Value::from(value as i64));
     }

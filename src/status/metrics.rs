@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::board::View;
 use super::health;
+use super::parts;
 use super::snapshot::Snapshot;
-use crate::facts::ProbeState;
+use crate::facts::{PartStatus, ProbeState};
 use crate::insight::findings::Severity;
 use crate::insight::reconcile::{Reconciliation, Verdict};
 
@@ -43,6 +44,7 @@ pub(super) fn render(view: &View) -> String {
     web_totals(&mut text, &snapshot.web);
     web_windows(&mut text, &snapshot.web);
     web_parts(&mut text, &snapshot.web);
+    parts::render(&snapshot.probe_parts, &mut text.out);
     text.out
 }
 
@@ -136,6 +138,27 @@ fn probes(text: &mut Text, snapshot: &Snapshot) {
     let mut family = text.family("watchpost_probe_duration_seconds", GAUGE, "Length of a probe's last run");
     for probe in &snapshot.probes {
         family = family.add(&[("probe", probe.name)], probe.duration_ms / 1000.0);
+    }
+    type Pick = fn(&PartStatus) -> f64;
+    let families: [(&str, &str, Pick); 4] = [
+        ("watchpost_probe_part_up", "Whether one of several that a probe asks gave what it should", |part| {
+            truth(part.state == ProbeState::Ok)
+        }),
+        ("watchpost_probe_part_samples", "Samples that it gave", |part| part.samples as f64),
+        ("watchpost_probe_part_left_out", "Samples over a limit that were left out", |part| {
+            count(part.left_out)
+        }),
+        ("watchpost_probe_part_unread", "Lines or values of it that could not be read", |part| {
+            count(part.unread)
+        }),
+    ];
+    for (name, help, pick) in families {
+        let mut family = text.family(name, GAUGE, help);
+        for probe in &snapshot.probes {
+            for part in probe.parts.iter().filter(|part| part.state != ProbeState::Absent) {
+                family = family.add(&[("probe", probe.name), ("part", &part.name)], pick(part));
+            }
+        }
     }
 }
 
@@ -402,12 +425,12 @@ impl Family<'_> {
     }
 }
 
-fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a String takes all that is written to it");
 }
 
 /// Label values escape backslash, quote and line feed, and nothing else.
-fn escape(text: &str, out: &mut String) {
+pub(super) fn escape(text: &str, out: &mut String) {
     for character in text.chars() {
         match character {
             '\\' => out.push_str("\\\\"),

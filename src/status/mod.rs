@@ -9,6 +9,7 @@ mod guard;
 mod health;
 mod json;
 mod metrics;
+mod parts;
 mod server;
 mod snapshot;
 

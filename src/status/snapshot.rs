@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::facts::ProbeStatus;
+use crate::facts::{Part, ProbeStatus};
 use crate::insight::findings::Finding;
 use crate::insight::reconcile::Reconciliation;
 use crate::record::{Loss, LossReason};
@@ -33,8 +33,11 @@ pub struct Snapshot {
     pub sources: Vec<SourceStatus>,
     /// The probes, each with how its last run went.
     pub probes: Vec<ProbeStatus>,
-    /// What the probes told last, by probe and metric name.
-    pub probe_metrics: Map<String, Value>,
+    /// What the probes told last, by probe and metric name; of those that ask several by part and metric name.
+    pub probe_metrics: Rendered,
+    /// What those several told, for `/metrics`.
+    #[serde(skip)]
+    pub probe_parts: Vec<Arc<[Part]>>,
     /// The files that are followed.
     pub files: Vec<FileStatus>,
     /// Where every line went.

@@ -22,7 +22,7 @@ const ELSEWHERE: &str = "192.0.2.1";
 
 /// Runs a test on a thread in a network namespace in which not even loopback is up. The namespace goes with the
 /// last process in it. `false` where there is no root and the test may be left out.
-fn in_namespace(test: impl FnOnce() + Send + 'static) -> bool {
+pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) -> bool {
     if !rustix::process::geteuid().is_root() {
         let may_skip = std::env::var_os("WATCHPOST_TEST_WITHOUT_ROOT").is_some_and(|value| value == "1");
         assert!(may_skip, "needs root for a network namespace; WATCHPOST_TEST_WITHOUT_ROOT=1 leaves it out");
@@ -49,7 +49,7 @@ fn in_namespace(test: impl FnOnce() + Send + 'static) -> bool {
     true
 }
 
-fn ip(arguments: &[&str]) {
+pub(crate) fn ip(arguments: &[&str]) {
     let output = Command::new("ip").args(arguments).output().expect("ip runs (Debian package iproute2)");
     assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -184,6 +184,7 @@ fn powers(source: &str) -> Vec<&'static str> {
         "allow(unsafe",
         "extern \"C\"",
         "libc::",
+        "process::{Child, Command}",
         "setuid(",
     ];
     words.into_iter().filter(|word| production.contains(word)).collect()
@@ -202,6 +203,11 @@ fn s14_no_command_is_run_and_no_code_is_unsafe() {
         let source = fs::read_to_string(&path).expect("sources are UTF-8");
         // clap has a type of that name, which runs nothing.
         let found = powers(&source.replace("Command::new(\"watchpost\")", "").replace("clap::", ""));
+        if name.ends_with("src/probes/scripts/child.rs") {
+            // The one place that starts a process: a script of the operator, which `rights.rs` has looked at.
+            assert!(found.iter().all(|word| *word == "process::{Child, Command}"), "{name}: {found:?}");
+            continue;
+        }
         let is_command_line = name.ends_with("src/cli/args.rs");
         let found: Vec<_> =
             found.into_iter().filter(|word| !(is_command_line && *word == "Command::new(\"")).collect();

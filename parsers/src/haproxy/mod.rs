@@ -6,11 +6,13 @@
 //!
 //! `csv` parts fields, `stat`, `info` and `servers` read an answer each. The level `user` of the socket is enough for all three.
 
+mod binds;
 mod csv;
 mod info;
 mod servers;
 mod stat;
 
+pub use binds::{TlsBind, tls_binds};
 pub use info::{INFO_LINES_MAX, Info, info};
 pub use servers::{Admin, Operation, Server, Servers, servers_state};
 pub use stat::{COLUMNS_MAX, Kind, Numbers, Stat, StatRow, stat};

@@ -353,10 +353,13 @@ impl Run {
         if self.setup.disk.is_dead() {
             self.setup.disk.revive();
             self.excuses.ends += 1;
-        } else if let Some(snapshot) = board.and_then(|board| board.latest())
-            && snapshot.spool.state != "degraded"
-        {
-            self.shipped_before = snapshot.ledger.lines.shipped;
+        } else if let Some(snapshot) = board.and_then(|board| board.latest()) {
+            if snapshot.spool.state == "degraded" {
+                // The last answer came as the disk began to refuse, and there was no later tick that could note it.
+                self.excuses.unnoted += u64::from(!self.degraded);
+            } else {
+                self.shipped_before = snapshot.ledger.lines.shipped;
+            }
         }
         Ok(())
     }

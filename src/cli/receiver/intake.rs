@@ -14,6 +14,8 @@ use axum::http::{HeaderMap, StatusCode, header};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use serde::Serialize;
 
+use super::fleet::Fleet;
+
 /// The largest body, as sent and decoded. Sumo recommends at most 1 MB decoded.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Idempotency keys that are known again; the oldest is forgotten first. About 40 MB when full.
@@ -88,6 +90,7 @@ pub struct Stats {
 /// One POST.
 pub(super) struct Post<'a> {
     category: String,
+    host: String,
     encoding: String,
     key: Option<&'a [u8]>,
     body: &'a [u8],
@@ -102,6 +105,7 @@ impl<'a> Post<'a> {
         let category = text("x-sumo-category").unwrap_or_else(|| NO_CATEGORY.to_owned());
         Post {
             category: category.chars().take(CATEGORY_CHARACTERS_MAX).collect(),
+            host: text("x-sumo-host").unwrap_or_default().chars().take(CATEGORY_CHARACTERS_MAX).collect(),
             encoding: text(header::CONTENT_ENCODING.as_str()).unwrap_or_default().to_ascii_lowercase(),
             key: headers.get("idempotency-key").map(|value| value.as_bytes()),
             body,
@@ -142,6 +146,7 @@ pub(super) struct Intake {
     keys: Keys,
     store: Option<PathBuf>,
     random: fastrand::Rng,
+    fleet: Fleet,
 }
 
 impl Intake {
@@ -150,11 +155,17 @@ impl Intake {
             fs::create_dir_all(path).map_err(|source| ReceiverError::Store { path: path.clone(), source })?;
         }
         let random = fastrand::Rng::with_seed(seed);
-        Ok(Intake { stats: Stats::default(), keys: Keys::new(KEYS_MAX), store, random })
+        let (stats, keys, fleet) = (Stats::default(), Keys::new(KEYS_MAX), Fleet::default());
+        Ok(Intake { stats, keys, store, random, fleet })
     }
 
     pub(super) fn stats(&self) -> Stats {
         self.stats.clone()
+    }
+
+    /// What the agents tell together.
+    pub(super) fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     /// POSTs answered with success so far.
@@ -197,6 +208,7 @@ impl Intake {
                     (StatusCode::INTERNAL_SERVER_ERROR, format!("the records cannot be stored: {error}"))
                 })?;
             }
+            self.fleet.take(&post.host, &decoded);
             if let Some((key, body)) = hashes {
                 self.keys.remember(key, body);
             }

@@ -4,6 +4,7 @@
 //! taken for the service: it knows no tokens, and it listens on loopback only, unless it is told otherwise.
 //! What it holds in memory is bounded, whoever sends what.
 
+mod fleet;
 mod gate;
 mod intake;
 
@@ -19,12 +20,13 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use tokio::sync::{Semaphore, watch};
 
 use self::gate::{Gate, GatedListener};
 use self::intake::{BODY_BYTES_MAX, Intake, Post};
 pub use self::intake::{ReceiverError, Stats};
+use crate::clock::Now;
 
 /// Requests that are read at the same time; others wait. Bounds memory to this many decoded bodies.
 const REQUESTS_AT_ONCE: usize = 4;
@@ -219,13 +221,22 @@ pub async fn serve(
     receiver.run(stop).await
 }
 
-/// Every request comes here: paths carry no meaning but `/stats`.
+/// Every request comes here: paths carry no meaning but `/stats`, `/fleet` and `/fleet.json`.
 async fn respond(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let reading = request.method() == Method::GET || request.method() == Method::HEAD;
     if reading && request.uri().path() == "/stats" {
         let stats = shared.intake().stats();
         let json = serde_json::to_string(&stats).expect("counters and texts always serialize");
         return ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+    }
+    let now = Now::read().wall;
+    match request.uri().path() {
+        "/fleet" if reading => return Html(shared.intake().fleet().to_html(now)).into_response(),
+        "/fleet.json" if reading => {
+            let json = shared.intake().fleet().to_json(now).to_string();
+            return ([(header::CONTENT_TYPE, "application/json")], json).into_response();
+        }
+        _ => {}
     }
     match *request.method() {
         // Sumo answers a GET with an empty 200, and senders use it as a ping.

@@ -12,6 +12,8 @@ use crate::cli::acts_on_terminal;
 const LABEL_WIDTH: usize = 10;
 /// Files and virtual hosts that are shown; the rest is counted.
 const ROWS_MAX: usize = 12;
+/// Characters of a sentence; an advice is some lines of configuration.
+const SENTENCE_CHARS_MAX: usize = 600;
 /// Characters of a name from outside.
 const NAME_CHARS_MAX: usize = 48;
 
@@ -22,8 +24,11 @@ pub(super) fn render(status: &Value) -> String {
     web(&mut out, &status["web"]);
     files(&mut out, &status["files"]);
     ledger(&mut out, &status["ledger"]);
+    proof(&mut out, &status["reconciliation"]);
     spool(&mut out, &status["spool"]);
     delivery(&mut out, &status["delivery"]);
+    probes(&mut out, &status["probes"]);
+    findings(&mut out, &status["findings"]);
     problems(&mut out, status);
     out
 }
@@ -105,6 +110,47 @@ fn ledger(out: &mut String, ledger: &Value) {
     }
 }
 
+/// How the lines compare with what servers counted.
+fn proof(out: &mut String, comparisons: &Value) {
+    for one in comparisons.as_array().into_iter().flatten().take(ROWS_MAX) {
+        let (counted, reported) = (number(&one["counted"]), number(&one["reported"]));
+        let sum = format!("{counted} lines, {reported} requests by {}", text(&one["with"]));
+        row(out, "proof", &format!("{}: {sum}", text(&one["verdict"])));
+        if one["verdict"] == "unaccounted" {
+            let missing = one["unaccounted"].as_i64().unwrap_or_default();
+            row(out, "", &format!("! {missing} not accounted for: {}", sentence(&one["cause"])));
+        }
+    }
+}
+
+/// Probes that see what they ask for, and those that do not with the reason.
+fn probes(out: &mut String, probes: &Value) {
+    let probes = probes.as_array().map_or(&[][..], Vec::as_slice);
+    let names: Vec<String> =
+        probes.iter().filter(|probe| probe["state"] == "ok").map(|probe| text(&probe["name"])).collect();
+    if !names.is_empty() {
+        row(out, "probes", &format!("ok: {}", names.join(", ")));
+    }
+    for probe in probes.iter().filter(|probe| probe["state"] == "failing" || probe["state"] == "denied") {
+        row(out, "", &format!("! {}: {}", text(&probe["name"]), sentence(&probe["last_error"])));
+    }
+}
+
+/// What is weak, each with what to change.
+fn findings(out: &mut String, findings: &Value) {
+    let findings = findings.as_array().map_or(&[][..], Vec::as_slice);
+    for (index, finding) in findings.iter().take(ROWS_MAX).enumerate() {
+        let label = if index == 0 { "findings" } else { "" };
+        let weight =
+            if finding["confidence"] == "unknown" { &finding["confidence"] } else { &finding["severity"] };
+        row(out, label, &format!("{:<7} {}", text(weight), sentence(&finding["title"])));
+        row(out, "", &format!("        change: {}", sentence(&finding["advice"])));
+    }
+    if findings.len() > ROWS_MAX {
+        row(out, "", &format!("and {} more", findings.len() - ROWS_MAX));
+    }
+}
+
 fn spool(out: &mut String, spool: &Value) {
     let size = format!("{} of {}", bytes(&spool["bytes"]), bytes(&spool["bytes_max"]));
     let oldest = span(&spool["oldest_age_s"]);
@@ -169,6 +215,11 @@ fn text(value: &Value) -> String {
     // The end of a path tells more than its beginning.
     let skipped = shown.chars().count() - (NAME_CHARS_MAX - 1);
     std::iter::once('…').chain(shown.chars().skip(skipped)).collect()
+}
+
+/// A sentence from the answer, safe for a terminal, up to its bound.
+fn sentence(value: &Value) -> String {
+    clean(value.as_str().unwrap_or("-")).chars().take(SENTENCE_CHARS_MAX).collect()
 }
 
 /// Replaces what a terminal acts upon.
@@ -256,6 +307,9 @@ mod tests {
             "spool": {"state": "ok", "batches": 3, "bytes": 1_572_864, "bytes_max": 1_073_741_824, "oldest_age_s": 2.5},
             "delivery": {"state": "retrying", "delivered_batches": 7, "sent_bytes": 700, "failures": 2,
                          "last_error": "timed out", "last_success_age_s": 61.0, "next_try_in_s": 3.2},
+            "reconciliation": [{"with": "nginx stub_status", "counted": 7, "reported": 10, "verdict": "unaccounted", "unaccounted": 3, "cause": "a worker ended"}],
+            "probes": [{"name": "stub_status", "state": "ok"}, {"name": "haproxy", "state": "denied", "last_error": "refused; grant it"}],
+            "findings": [{"severity": "high", "title": "it is open", "advice": "shut it", "confidence": "certain"}],
             "problems": ["delivery: retrying for 75 s"]
         });
         let expected = "\
@@ -270,9 +324,15 @@ total       1 234 567 requests   2xx 1 234 000   5xx 567
 files       /var/log/nginx/access.log  access  following   lag 2.0 KiB
 ledger      read 10 = shipped 5 + held 2 + filtered 1 + lost 2   balanced
             lost: truncated 2 lines, 99 B
+proof       unaccounted: 7 lines, 10 requests by nginx stub_status
+            ! 3 not accounted for: a worker ended
 spool       ok: 3 batches, 1.5 MiB of 1.0 GiB, oldest 3s
 delivery    retrying: 7 batches, 700 B sent, 2 failures, last success 1m 1s ago, next try in 3s
             last error: timed out
+probes      ok: stub_status
+            ! haproxy: refused; grant it
+findings    high    it is open
+                    change: shut it
 health      BAD
             ! delivery: retrying for 75 s
 ";
@@ -296,6 +356,9 @@ health      BAD
             "spool": {"state": hostile},
             "delivery": {"state": hostile, "last_error": hostile},
             "problems": [hostile],
+            "reconciliation": [{"with": hostile, "verdict": hostile, "cause": hostile}],
+            "probes": [{"name": hostile, "state": "failing", "last_error": hostile}],
+            "findings": [{"severity": hostile, "title": hostile, "advice": hostile}],
         });
         let view = render(&status);
         assert!(view.chars().all(|c| c == '\n' || !c.is_control()), "{view:?}");

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    AccessLogs, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus,
-    environment,
+    AccessLogs, Certificates, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines,
+    StubStatus, environment,
 };
 use crate::config::{Haproxy, Mysql};
+use crate::config::{Scrape, Scripts};
 
 const SURROUNDINGS: Surroundings<'_> = Surroundings { is_root: true, host_source_names: &["cpu", "load"] };
 const URL: &str = "https://collectors.example/receiver/v1/http/ZaVn";
@@ -64,6 +65,9 @@ fn nothing_set_gives_the_documented_defaults() {
         haproxy: Haproxy::Auto,
         mysql: Mysql::Auto,
         mysql_password: None,
+        scrape: vec![],
+        scripts: Scripts::Auto,
+        certificates: Certificates::Auto,
         host_name: None,
         source_category: None,
         source_name: None,
@@ -102,6 +106,15 @@ fn values_in_their_forms() {
     assert_eq!(with("WATCHPOST_STATUS_ADDR", "off").status_addr, None);
     assert!(with("WATCHPOST_STATUS_ADDR", "[::1]:0").status_addr.is_some());
     assert_eq!(with("WATCHPOST_LOG", "trace").log, LogLevel::Trace);
+    assert_eq!(with("WATCHPOST_CERTIFICATES", "none").certificates, Certificates::None);
+    let Certificates::Listed(servers) =
+        with("WATCHPOST_CERTIFICATES", "a.example:443, b@[::1]:8443=/c.pem").certificates
+    else {
+        panic!("a list")
+    };
+    let shown: Vec<_> =
+        servers.iter().map(|s| (s.host.as_str(), s.port, s.name.as_deref(), s.file.is_some())).collect();
+    assert_eq!(shown, [("a.example", 443, Some("a.example"), false), ("::1", 8443, Some("b"), true)]);
     let fields = with("WATCHPOST_FIELDS", "environment=production, farm=eu 1").fields;
     assert_eq!(fields, [("environment".into(), "production".into()), ("farm".into(), "eu 1".into())]);
 }
@@ -136,8 +149,38 @@ fn units_and_bounds() {
 }
 
 #[test]
+fn endpoints_and_scripts_in_their_forms() {
+    let target = |name: &str, url: &str, only: &[&str]| Scrape {
+        name: name.to_owned(),
+        url: url.to_owned(),
+        only: only.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let scrape = |value| with("WATCHPOST_SCRAPE", value).scrape;
+    assert_eq!(scrape("none"), []);
+    assert_eq!(
+        scrape("a-1=http://127.0.0.1:9100/metrics#node_load1|node_disk_*|up*, b.c=http://[::1]:80/m?x=1"),
+        [
+            target("a-1", "http://127.0.0.1:9100/metrics", &["node_load1", "node_disk_*", "up*"]),
+            target("b.c", "http://[::1]:80/m?x=1", &[]),
+        ]
+    );
+    let scripts = |value| with("WATCHPOST_SCRIPTS", value).scripts;
+    let directory = |path: &str, as_root| Scripts::Directory { path: path.into(), as_root };
+    assert_eq!(scripts("auto"), Scripts::Auto);
+    assert_eq!(scripts("none"), Scripts::None);
+    assert_eq!(scripts("/opt/checks"), directory("/opt/checks", false));
+    assert_eq!(scripts("root:/opt/checks"), directory("/opt/checks", true));
+}
+
+#[test]
 fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOGS", "/a.log,", "empty part");
+    refused("WATCHPOST_CERTIFICATES", "a.example", "no port");
+    refused("WATCHPOST_CERTIFICATES", "a.example:0", "no port");
+    refused("WATCHPOST_CERTIFICATES", "a b@a.example:443", "no name of a host");
+    refused("WATCHPOST_CERTIFICATES", ":443", "no host");
+    refused("WATCHPOST_CERTIFICATES", "a:443=c.pem", "not absolute");
+    refused("WATCHPOST_CERTIFICATES", "a:443,auto", "`auto` among");
     refused("WATCHPOST_ACCESS_LOGS", "/a.log,auto", "`auto` among");
     refused("WATCHPOST_ACCESS_LOGS", "/a/***.log", "not a pattern");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "main", "no $variable");
@@ -145,6 +188,25 @@ fn values_that_are_refused() {
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "regex:(", "is no regular expression: unclosed group");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "regex:^(.*)$", "no named group");
     refused("WATCHPOST_ACCESS_LOG_FORMAT", "'$status", "quotes of the format do not close");
+    for (value, why) in [
+        ("http://a/m", "no NAME=URL"),
+        ("=http://a/m", "has a name that is not"),
+        ("a b=http://a/m", "has a name that is not"),
+        ("a=http://a/m,a=http://b/m", "names \"a\" twice"),
+        ("a=https://a/m", "URL for a that is not http"),
+        ("a=/metrics", "URL for a that is not a URL"),
+        ("a=http://me:secret@a/m", "a user or a password"),
+        ("a=http://a/m#", "which is no metric"),
+        ("a=http://a/m#b*c", "which is no metric"),
+        ("a=http://a/m#b|c d", "which is no metric"),
+        ("a=http://a/m,,", "empty part"),
+    ] {
+        refused("WATCHPOST_SCRAPE", value, why);
+    }
+    let many: Vec<String> = (0..17).map(|n| format!("t{n}=http://a/{n}")).collect();
+    refused("WATCHPOST_SCRAPE", &many.join(","), "more than 16");
+    refused("WATCHPOST_SCRIPTS", "scripts.d", "not an absolute path");
+    refused("WATCHPOST_SCRIPTS", "root:", "not an absolute path");
     refused("WATCHPOST_READ_FROM", "start", "neither");
     refused("WATCHPOST_SHIP_LINES", "some", "not one of");
     refused("WATCHPOST_SHIP_LINES", "sample:x", "not a number");

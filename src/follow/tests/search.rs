@@ -19,6 +19,8 @@ struct Disturbance {
     renames: Vec<(PathBuf, PathBuf)>,
     /// Paths of which stat(2) tells an error.
     failing: BTreeSet<PathBuf>,
+    /// Paths of which the open file tells its size once, and an error then.
+    brittle: BTreeSet<PathBuf>,
 }
 
 impl Files for Disturbed {
@@ -42,8 +44,42 @@ impl Files for Disturbed {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        HostFiles.open(path)
+        let file = HostFiles.open(path)?;
+        if self.0.lock().expect("no panic").brittle.contains(path) {
+            return Ok(Box::new(Brittle { file, looks: AtomicU64::new(0) }));
+        }
+        Ok(file)
     }
+}
+
+/// An open file that tells its size once.
+struct Brittle {
+    file: Box<dyn LogFile>,
+    looks: AtomicU64,
+}
+
+impl LogFile for Brittle {
+    fn stat(&self) -> io::Result<Stat> {
+        if self.looks.fetch_add(1, Ordering::Relaxed) > 0 {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
+        self.file.stat()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+}
+
+/// An agent that follows a log of one line, which it has read, over files that may be disturbed.
+fn following() -> (Bench, Disturbed) {
+    let mut bench = Bench::new(&["a.log"]);
+    let files = Disturbed::default();
+    let options = options(&bench.directory, &["a.log"], false);
+    bench.follower = Follower::new(Arc::new(files.clone()), options, std::iter::empty(), true);
+    bench.append("a.log", "1\n");
+    assert_eq!(bench.taken(), ["1"]);
+    (bench, files)
 }
 
 /// A log of which one line was read, renamed while the agent was down; the agent starts again over disturbed files.
@@ -137,4 +173,60 @@ fn a_short_log_is_no_copy_of_a_truncated_one() {
         lines.extend(bench.taken());
     }
     assert_eq!(lines, ["b"]);
+}
+
+#[test]
+fn a_name_that_cannot_be_looked_at_is_not_lost() {
+    let (mut bench, files) = following();
+    let mut held = OpenOptions::new().append(true).open(bench.path("a.log")).expect("open");
+    files.0.lock().expect("no panic").failing.insert(bench.path("a.log"));
+    assert_eq!(bench.taken(), [""; 0]);
+    files.0.lock().expect("no panic").failing.clear();
+    bench.now += ROTATE_GRACE * 2;
+    fs::remove_file(bench.path("a.log")).expect("removed");
+    assert_eq!(bench.taken(), [""; 0]);
+    writeln!(held, "2").expect("written");
+    assert_eq!(bench.taken(), ["2"], "the grace begins when the name goes");
+}
+
+#[test]
+fn a_log_that_fails_just_behind_its_open_is_kept_in_mind() {
+    let (mut bench, files) = following();
+    bench.follower.births();
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "2\n");
+    files.0.lock().expect("no panic").brittle.insert(bench.path("a.log"));
+    assert_eq!(bench.taken(), [""; 0]);
+    let identity = HostFiles.stat(&bench.path("a.log")).expect("a stat").identity;
+    let births = bench.follower.births();
+    let mut born = births.iter().filter_map(|(_, value)| Position::decode(value.as_ref()?));
+    assert!(born.any(|position| position.identity == identity), "before it is renamed, too");
+    files.0.lock().expect("no panic").brittle.clear();
+    assert_eq!(bench.taken(), ["2"]);
+}
+
+#[test]
+fn a_place_of_counting_goes_with_the_lines_that_were_counted() {
+    let (mut bench, files) = following();
+    bench.append("a.log", "2\n");
+    bench.follower.scan(bench.now);
+    let id = bench.follower.ids()[0];
+    bench.follower.count(id, 1 << 20, bench.now, &mut |_| Flow::Continue);
+    let place = Ahead::key(id);
+    let kept = |changes: &[StateChange]| {
+        changes.iter().find(|(key, _)| *key == place).map(|(_, value)| value.is_some())
+    };
+    bench.poll();
+    assert_eq!(kept(&bench.follower.changes()), None, "counted and shipped");
+    bench.append("a.log", "3\n");
+    bench.follower.scan(bench.now);
+    bench.follower.count(id, 1 << 20, bench.now, &mut |_| Flow::Continue);
+    assert_eq!(kept(&bench.follower.changes()), Some(true));
+    assert_eq!(bench.taken(), ["2", "3"]);
+    fs::write(bench.path("a.log"), "").expect("truncated");
+    bench.append("a.log.1", "of which nothing can be told\n");
+    files.0.lock().expect("no panic").failing.insert(bench.path("a.log.1"));
+    bench.poll();
+    assert!(bench.follower.saved.contains_key(&id), "its copy is searched");
+    assert_eq!(kept(&bench.follower.changes()), Some(false));
 }

@@ -14,6 +14,7 @@
 
 mod content;
 mod controls;
+mod crash;
 mod lab;
 mod oracle;
 mod places;

@@ -438,3 +438,21 @@ fn case_44_names_of_any_bytes() {
     }
     world.check("a.log");
 }
+
+/// A copy stood in for a log that could not be opened; when it can be it has another name. Its last piece comes once.
+#[test]
+fn case_15_forbidden_and_renamed_while_a_copy_stands_in() {
+    let mut world = World::new(&["*.log"]);
+    world.write("a.log", 1);
+    world.poll();
+    world.rename("a.log", "a.log-20261101");
+    world.write_piece("a.log");
+    world.copy("a.log", "a.log.bak");
+    let path = world.path("a.log");
+    world.lab.rules().denied.insert(path);
+    world.poll();
+    world.rename("a.log", "a.log.1");
+    world.create("a.log");
+    world.lab.rules().denied.clear();
+    world.check("a.log");
+}

@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# A certificate authority of the lab's own, and what it signs.
+
+make_authority() {
+    mkdir -p "$D/ca"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj '/CN=Lab CA' \
+        -keyout "$D/ca/ca.key" -out "$D/ca/ca.pem" 2>/dev/null
+}
+
+# Key and certificate in one file: FILE NAME DAYS NAMES, where the names are those of subjectAltName.
+make_certificate() {
+    local file=$1 name=$2 days=$3 names=$4 work
+    work=$(mktemp -d "$D/ca/work.XXXXXX")
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" \
+        -keyout "$work/key" -out "$work/request" 2>/dev/null
+    # The serial is random: every certificate differs from the one before it.
+    openssl x509 -req -in "$work/request" -CA "$D/ca/ca.pem" -CAkey "$D/ca/ca.key" -days "$days" \
+        -set_serial "0x$(openssl rand -hex 12)" -out "$work/pem" \
+        -extfile <(echo "subjectAltName=$names") 2>/dev/null
+    cat "$work/pem" "$work/key" >"$work/both"
+    chmod 0600 "$work/both"
+    mv "$work/both" "$file"
+    rm -r "$work"
+}
+
+# The certificate of the site, as the switches have it.
+make_site_certificate() {
+    local days=90 name=shop.example
+    ! flagged certificate-expiring || days=5
+    ! flagged certificate-wrong-name || name=other.example
+    make_certificate "$(file_of lb /etc/haproxy/certs/site.pem)" "$name" "$days" "DNS:$name,DNS:www.$name"
+}
+
+# What nginx shows to the load balancer where the hop between them is encrypted.
+make_web_certificate() {
+    make_certificate "$(file_of "$1" /etc/nginx/tls/web.pem)" "$1.lab" 90 "DNS:$1.lab"
+}
