@@ -5,6 +5,7 @@
 mod certificates;
 mod firewall;
 mod haproxy;
+mod mysql;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub use certificates::{
 };
 pub use firewall::{FirewallFacts, Listener, Passage, Program, Rules};
 pub use haproxy::*;
+pub use mysql::*;
 
 use crate::record::{EpochMs, ForeignSample, Reading};
 
@@ -51,6 +53,8 @@ pub enum Facts {
     Nginx(NginxFacts),
     /// What HAProxy balances, and its own counts.
     Haproxy(HaproxyFacts),
+    /// Who writes to MySQL, and whether replicas follow.
+    Mysql(MysqlFacts),
     /// How TLS servers answer, and their certificates.
     Certificates(CertificateFacts),
     /// The firewall, and what listens.

@@ -15,6 +15,7 @@ mod nginx;
 mod peers;
 mod pipeline;
 mod probes_haproxy;
+mod probes_mysql;
 mod probes_scrape;
 mod probes_scripts;
 mod reconciliation;

@@ -288,6 +288,7 @@ impl Agent {
         agent.set("NGINX_CONF", &directory.join("no-nginx.conf").display().to_string());
         // What else runs on this machine is no part of a test.
         agent.set("HAPROXY", "none");
+        agent.set("MYSQL", "none");
         agent.set("CERTIFICATES", "none");
         agent.set("FIREWALL", "none");
         agent.set("FLUSH_INTERVAL", "1s");

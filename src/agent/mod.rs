@@ -241,6 +241,7 @@ pub fn wanted(config: &Config) -> Wanted {
     Wanted {
         stub_status: web_server::stub_target(config),
         haproxy: neighbours::haproxy_target(config),
+        mysql: neighbours::mysql_target(config),
         tally: None,
         scrape: parts::scrape_targets(config),
         scripts: parts::scripts_target(config),

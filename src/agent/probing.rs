@@ -119,9 +119,10 @@ impl Insight {
 
     fn take(&mut self, report: Report) {
         match &report.facts {
-            Facts::None | Facts::Parts(_) | Facts::Certificates(_) | Facts::Firewall(_) => {}
             Facts::Nginx(facts) => self.nginx.take(facts, report.at),
             Facts::Haproxy(facts) => self.haproxy.take(facts, report.at),
+            // The others count no requests.
+            _ => {}
         }
         self.reports.insert(report.probe, report);
     }
@@ -133,10 +134,10 @@ impl Insight {
         };
         for report in self.reports.values() {
             match &report.facts {
-                Facts::None => {}
-                Facts::Parts(_) => {}
+                Facts::None | Facts::Parts(_) => {}
                 Facts::Nginx(facts) => known.nginx = Some(Dated { facts, at: report.at }),
                 Facts::Haproxy(facts) => known.haproxy = Some(Dated { facts, at: report.at }),
+                Facts::Mysql(facts) => known.mysql = Some(Dated { facts, at: report.at }),
                 Facts::Certificates(facts) => {
                     known.certificates = Some(Dated { facts, at: report.at });
                 }

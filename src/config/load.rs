@@ -51,6 +51,8 @@ pub fn load(strings: &dyn Strings, surroundings: &Surroundings<'_>) -> Result<Co
         summary_interval: loader.value("WATCHPOST_SUMMARY_INTERVAL", values::summary_interval),
         stub_status: loader.value("WATCHPOST_STUB_STATUS", values::stub_status),
         haproxy: loader.value("WATCHPOST_HAPROXY", values::haproxy),
+        mysql: loader.value("WATCHPOST_MYSQL", values::mysql),
+        mysql_password: loader.secret("WATCHPOST_MYSQL_PASSWORD", values::password),
         scrape: loader.value("WATCHPOST_SCRAPE", values::scrape),
         scripts: loader.value("WATCHPOST_SCRIPTS", values::scripts),
         certificates: loader.value("WATCHPOST_CERTIFICATES", probe_values::certificates),
@@ -125,7 +127,7 @@ impl Loader<'_> {
     }
 
     fn problem(&mut self, setting: &Setting, value: &str, message: String) {
-        let value = if setting.secret { STARS } else { value };
+        let value = if setting.secret || may_hold_password(value) { STARS } else { value };
         self.problems.push(Problem {
             variable: setting.name.to_owned(),
             value: value.to_owned(),
@@ -290,6 +292,11 @@ fn read_secret(path: &Path) -> Parsed<String> {
     let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if text.is_empty() { Err("is empty".into()) } else { Ok(text.to_owned()) }
+}
+
+/// Whether a value is a URL with something before the host, where a password would stand.
+fn may_hold_password(value: &str) -> bool {
+    value.split_once("://").is_some_and(|(_, rest)| rest.contains('@'))
 }
 
 /// The environment of the process is bytes; those that are no text arrive as U+FFFD.

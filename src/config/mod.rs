@@ -112,6 +112,26 @@ pub enum Haproxy {
     Url(String),
 }
 
+/// Where MySQL is asked, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mysql {
+    /// At the sockets where packages have it.
+    Auto,
+    /// It is not asked.
+    None,
+    /// On this socket, as this user; none: the one that the agent runs as.
+    Socket(PathBuf, Option<String>),
+    /// Over TCP, in the clear.
+    Port {
+        /// As this user.
+        user: String,
+        /// A name or an address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
 /// Where nginx tells its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StubStatus {
@@ -259,6 +279,10 @@ pub struct Config {
     pub stub_status: StubStatus,
     /// Where HAProxy tells its counters.
     pub haproxy: Haproxy,
+    /// Where MySQL is asked, and as whom.
+    pub mysql: Mysql,
+    /// The password for that.
+    pub mysql_password: Option<Secret>,
     /// What is scraped.
     pub scrape: Vec<Scrape>,
     /// Where the operator's scripts are.

@@ -199,6 +199,26 @@ names, else well-known ones. Best is one that can only read, in the global secti
 stats socket /run/haproxy/ro.sock mode 666 level user. A stats page tells less: not its servers.",
     },
     Setting {
+        name: "WATCHPOST_MYSQL",
+        flag: "mysql",
+        default: "auto",
+        secret: false,
+        form: "auto, none, the path of a socket, mysql://USER@HOST:PORT/, or mysql://USER@localhost/?socket=/PATH",
+        meaning: "\
+Where MySQL or MariaDB is asked for its state. auto: its socket, as the user that the agent runs as,
+without a password: CREATE USER watchpost@localhost IDENTIFIED VIA unix_socket;
+GRANT REPLICA MONITOR ON *.* TO watchpost@localhost; (MySQL: auth_socket, REPLICATION CLIENT). On a
+replica SET SESSION sql_log_bin = 0 first. A HOST is asked in the clear.",
+    },
+    Setting {
+        name: "WATCHPOST_MYSQL_PASSWORD",
+        flag: "mysql-password",
+        default: "",
+        secret: true,
+        form: "a password",
+        meaning: "The password of the user of WATCHPOST_MYSQL. Unset: none, as on a socket that tells who asks.",
+    },
+    Setting {
         name: "WATCHPOST_SCRAPE",
         flag: "scrape",
         default: "none",

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use watchpost_parsers::{Format, FormatError};
 
-use super::{AccessLogs, Haproxy, HostSources, LogFormat, LogLevel, ReadFrom, Redact, ShipLines, StubStatus};
+use super::{
+    AccessLogs, Haproxy, HostSources, LogFormat, LogLevel, Mysql, ReadFrom, Redact, ShipLines, StubStatus,
+};
 use super::{Scrape, Scripts};
 use crate::secret::Secret;
 
@@ -187,6 +189,49 @@ pub(super) fn haproxy(text: &str) -> Parsed<Haproxy> {
         }
         _ => Err("is neither a path that begins with / nor an http URL".into()),
     }
+}
+
+/// `WATCHPOST_MYSQL`.
+pub(super) fn mysql(text: &str) -> Parsed<Mysql> {
+    /// Where MySQL listens by default.
+    const PORT: u16 = 3306;
+    match text {
+        "auto" => return Ok(Mysql::Auto),
+        "none" => return Ok(Mysql::None),
+        _ if text.starts_with('/') => return Ok(Mysql::Socket(path(text)?, None)),
+        _ => {}
+    }
+    if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err("has a blank or a line break in it".into());
+    }
+    let url = reqwest::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    if url.scheme() != "mysql" {
+        return Err("is neither a path that begins with / nor a mysql URL".into());
+    }
+    if url.password().is_some() {
+        return Err("has a password in it; that belongs into WATCHPOST_MYSQL_PASSWORD_FILE".into());
+    }
+    let user = Some(url.username()).filter(|user| !user.is_empty());
+    let mut parameters = url.query_pairs();
+    match (parameters.next(), parameters.next()) {
+        (None, _) => {}
+        (Some((name, socket)), None) if name == "socket" && socket.starts_with('/') => {
+            return Ok(Mysql::Socket(path(&socket)?, user.map(str::to_owned)));
+        }
+        _ => return Err("has parameters other than ?socket=/PATH".into()),
+    }
+    if !matches!(url.path(), "" | "/") {
+        return Err("names a database; none is read".into());
+    }
+    let host = url.host_str().filter(|host| !host.is_empty()).ok_or("has no host")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let user = user.ok_or("has no user before the host")?.to_owned();
+    Ok(Mysql::Port { user, host, port: url.port().unwrap_or(PORT) })
+}
+
+/// `WATCHPOST_MYSQL_PASSWORD`.
+pub(super) fn password(text: &str) -> Parsed<Secret> {
+    if text.contains('\0') { Err("has a NUL byte in it".into()) } else { Ok(Secret::new(text)) }
 }
 
 /// `WATCHPOST_SCRAPE`.

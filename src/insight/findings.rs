@@ -7,6 +7,7 @@
 mod certificates;
 mod firewall;
 mod haproxy;
+mod mysql;
 mod nginx;
 mod placement;
 
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::reconcile::Circumstances;
-use crate::facts::{CertificateFacts, FirewallFacts, HaproxyFacts, NginxFacts};
+use crate::facts::{CertificateFacts, FirewallFacts, HaproxyFacts, MysqlFacts, NginxFacts};
 use crate::record::EpochMs;
 
 /// Every rule, in the order in which findings are shown.
@@ -28,6 +29,12 @@ pub const RULES: &[&Rule] = &[
     &haproxy::BACKEND_PLAINTEXT,
     &haproxy::SERVER_DOWN,
     &haproxy::LOGS_DROPPED,
+    // MySQL's
+    &mysql::SINGLE_WRITER,
+    &mysql::REPLICA_BROKEN,
+    &mysql::REPLICA_PARTITIONED,
+    &mysql::REPLICA_WRITTEN,
+    &mysql::REPLICA_LAGGING,
     // Of TLS, and of HTTP beside it.
     &certificates::EXPIRES_AT_ONCE,
     &certificates::EXPIRING,
@@ -170,6 +177,8 @@ pub struct Knowledge<'a> {
     pub nginx: Option<Dated<'a, NginxFacts>>,
     /// HAProxy's counters, its servers, and where TLS ends.
     pub haproxy: Option<Dated<'a, HaproxyFacts>>,
+    /// Who writes to MySQL, and whether replicas follow.
+    pub mysql: Option<Dated<'a, MysqlFacts>>,
     /// TLS servers and their certificates.
     pub certificates: Option<Dated<'a, CertificateFacts>>,
     /// The firewall, and what listens.

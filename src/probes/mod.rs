@@ -14,6 +14,7 @@ mod firewall;
 mod foreign;
 mod haproxy;
 mod http;
+mod mysql;
 mod runner;
 mod scrape;
 mod scripts;
@@ -32,6 +33,7 @@ pub use board::ProbeBoard;
 pub use certificates::Target as CertificateTarget;
 pub use firewall::FirewallTarget;
 pub use haproxy::HaproxyTarget;
+pub use mysql::{MysqlTarget, Place};
 pub use runner::{once, watch};
 pub use scrape::ScrapeTarget;
 pub use scripts::ScriptsTarget;
@@ -42,6 +44,7 @@ pub use tally::Tally;
 pub const PROBES: &[&Spec] = &[
     &stub_status::SPEC, // The web server first, then what stands before and behind it.
     &haproxy::SPEC,
+    &mysql::SPEC,
     &certificates::SPEC,
     &scrape::SPEC,
     &scripts::SPEC,
@@ -73,6 +76,8 @@ pub struct Wanted {
     pub stub_status: Option<StubTarget>,
     /// Where HAProxy tells its counters.
     pub haproxy: Option<HaproxyTarget>,
+    /// Where MySQL tells its state.
+    pub mysql: Option<MysqlTarget>,
     /// The TLS servers to meet.
     pub certificates: Option<Vec<CertificateTarget>>,
     /// What the firewall may let through.

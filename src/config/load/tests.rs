@@ -9,7 +9,7 @@ use crate::config::{
     AccessLogs, Certificates, HostSources, Layered, LogFormat, LogLevel, ReadFrom, Redact, ShipLines,
     StubStatus, environment,
 };
-use crate::config::{Firewall, Haproxy};
+use crate::config::{Firewall, Haproxy, Mysql};
 use crate::config::{Scrape, Scripts};
 
 const SURROUNDINGS: Surroundings<'_> = Surroundings { is_root: true, host_source_names: &["cpu", "load"] };
@@ -63,6 +63,8 @@ fn nothing_set_gives_the_documented_defaults() {
         host_sources: HostSources::All,
         stub_status: StubStatus::Auto,
         haproxy: Haproxy::Auto,
+        mysql: Mysql::Auto,
+        mysql_password: None,
         scrape: vec![],
         scripts: Scripts::Auto,
         certificates: Certificates::Auto,
@@ -407,5 +409,40 @@ fn distances_are_those_of_the_definition() {
         [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("abc", "abc", 0), ("ab", "ba", 2)]
     {
         assert_eq!(distance(one, other), expected, "{one} {other}");
+    }
+}
+
+#[test]
+fn haproxy_and_mysql_are_asked_where_the_settings_say() {
+    let haproxy = |value: &str| with("WATCHPOST_HAPROXY", value).haproxy;
+    assert_eq!(haproxy("none"), Haproxy::None);
+    assert_eq!(haproxy("/run/h.sock"), Haproxy::Socket(PathBuf::from("/run/h.sock")));
+    assert_eq!(
+        haproxy("http://127.0.0.1:8404/stats"),
+        Haproxy::Url("http://127.0.0.1:8404/stats".to_owned())
+    );
+    let mysql = |value: &str| with("WATCHPOST_MYSQL", value).mysql;
+    let port =
+        |user: &str, host: &str, port| Mysql::Port { user: user.to_owned(), host: host.to_owned(), port };
+    let socket = |user: Option<&str>| Mysql::Socket(PathBuf::from("/run/m.sock"), user.map(str::to_owned));
+    assert_eq!(mysql("none"), Mysql::None);
+    assert_eq!(mysql("/run/m.sock"), socket(None));
+    assert_eq!(mysql("mysql://watch@localhost/?socket=/run/m.sock"), socket(Some("watch")));
+    assert_eq!(mysql("mysql://watch@db1"), port("watch", "db1", 3306));
+    assert_eq!(mysql("mysql://watch@[::1]:3307/"), port("watch", "::1", 3307));
+    for (name, value, said) in [
+        ("WATCHPOST_HAPROXY", "run/h.sock", "neither a path"),
+        ("WATCHPOST_HAPROXY", "https://lb/stats", "neither a path"),
+        ("WATCHPOST_HAPROXY", "http://u:CANARY@lb/stats", "name a stats socket"),
+        ("WATCHPOST_MYSQL", "mysql://watch:CANARY@db1/", "WATCHPOST_MYSQL_PASSWORD_FILE"),
+        ("WATCHPOST_MYSQL", "mysql://db1/", "has no user"),
+        ("WATCHPOST_MYSQL", "mysql://watch@db1/shop", "names a database"),
+        ("WATCHPOST_MYSQL", "mysql://watch@db1/?ssl=off", "parameters other than"),
+        ("WATCHPOST_MYSQL", "http://watch@db1/", "nor a mysql URL"),
+        ("WATCHPOST_MYSQL", "db1", "is not a URL"),
+    ] {
+        let problems = load(&map(&[(name, value)]), &SURROUNDINGS).expect_err(value);
+        let text = problems.iter().map(ToString::to_string).collect::<String>();
+        assert!(text.contains(said) && !text.contains("CANARY"), "{value}: {text}");
     }
 }
