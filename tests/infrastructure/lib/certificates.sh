@@ -7,7 +7,8 @@ make_authority() {
         -keyout "$D/ca/ca.key" -out "$D/ca/ca.pem" 2>/dev/null
 }
 
-# Key and certificate in one file: FILE NAME DAYS NAMES, where the names are those of subjectAltName.
+# A certificate for everybody to read, and FILE.key for its server: FILE NAME DAYS NAMES, where the names are those of
+# subjectAltName. The agent compares the file with what is served; a file with a key in it, it could not read.
 make_certificate() {
     local file=$1 name=$2 days=$3 names=$4 work
     work=$(mktemp -d "$D/ca/work.XXXXXX")
@@ -17,9 +18,10 @@ make_certificate() {
     openssl x509 -req -in "$work/request" -CA "$D/ca/ca.pem" -CAkey "$D/ca/ca.key" -days "$days" \
         -set_serial "0x$(openssl rand -hex 12)" -out "$work/pem" \
         -extfile <(echo "subjectAltName=$names") 2>/dev/null
-    cat "$work/pem" "$work/key" >"$work/both"
-    chmod 0600 "$work/both"
-    mv "$work/both" "$file"
+    chmod 0600 "$work/key"
+    chmod 0644 "$work/pem"
+    mv "$work/key" "$file.key"
+    mv "$work/pem" "$file"
     rm -r "$work"
 }
 
@@ -31,7 +33,8 @@ make_site_certificate() {
     make_certificate "$(file_of lb /etc/haproxy/certs/site.pem)" "$name" "$days" "DNS:$name,DNS:www.$name"
 }
 
-# What nginx shows to the load balancer where the hop between them is encrypted.
+# What nginx shows to the load balancer where the hop between them is encrypted: the load balancer asks for the host, and
+# whoever comes past it for the site.
 make_web_certificate() {
-    make_certificate "$(file_of "$1" /etc/nginx/tls/web.pem)" "$1.lab" 90 "DNS:$1.lab"
+    make_certificate "$(file_of "$1" /etc/nginx/tls/web.pem)" "$1.lab" 90 "DNS:$1.lab,DNS:shop.example"
 }

@@ -60,7 +60,8 @@ configure_nginx() {
     if flagged plaintext-backend; then
         listen='listen 80;'
     else
-        listen='listen 443 ssl; ssl_certificate tls/web.pem; ssl_certificate_key tls/web.pem;'
+        listen='listen 443 ssl; ssl_certificate tls/web.pem; ssl_certificate_key tls/web.pem.key;
+    add_header Strict-Transport-Security max-age=31536000 always;'
         [ -e "$(file_of "$host" /etc/nginx/tls/web.pem)" ] || make_web_certificate "$host"
     fi
     ! flagged log-without-request-time "$host" || log=combined
