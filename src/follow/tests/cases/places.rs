@@ -335,6 +335,28 @@ fn case_31_reads_that_fail_for_a_while() {
     world.check("a.log");
 }
 
+/// A log that is shorter than it was can be read neither through its handle nor under its name, and then through the
+/// handle first: it is followed once.
+#[test]
+fn case_31_a_truncated_log_that_is_read_by_its_handle_first() {
+    let mut world = World::new(&["a.log"]);
+    world.write("a.log", 3);
+    assert_eq!(world.taken().len(), 3);
+    let path = world.path("a.log");
+    world.lab.rules().failing.insert(path.clone(), rustix::io::Errno::IO.raw_os_error());
+    world.truncate("a.log");
+    world.write("a.log", 1);
+    assert_eq!(world.taken(), [""; 0]);
+    assert_eq!(world.open_files(), 0, "it was seen to be another");
+    world.lab.rules().failing.clear();
+    world.lab.rules().denied.insert(path);
+    assert_eq!(world.taken().len(), 1);
+    world.lab.rules().denied.clear();
+    world.poll();
+    assert_eq!(world.open_files(), 1);
+    world.check("a.log");
+}
+
 /// More happened between two looks than events could tell of: a look asks for none.
 #[test]
 fn case_32_events_are_lost() {
