@@ -26,7 +26,26 @@ pub(super) fn circumstances(config: &Config) -> Option<Circumstances> {
         buffered_logs: discovery.logs.iter().filter(is_unlimited).map(path).collect(),
         unfollowed_logs: discovery.logs.iter().filter(|log| pattern_of(log).is_none()).map(path).collect(),
         untimed_logs: discovery.logs.iter().filter(|log| !is_timed(log)).map(path).collect(),
+        open_counters: open_counters(&discovery.servers),
     })
+}
+
+/// Where the counters stand without a `deny all`, on an address that others reach.
+fn open_counters(servers: &[Server]) -> Vec<String> {
+    let reaches_others = |listen: &&Listen| !is_loopback(&listen.host);
+    let mut found = Vec::new();
+    for server in servers {
+        for stub in server.stub_status.iter().filter(|stub| !stub.is_restricted) {
+            for listen in server.listens.iter().filter(reaches_others) {
+                found.push(format!("{}:{} {}", listen.host, listen.port, stub.path));
+            }
+        }
+    }
+    found
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 /// Whether a log says how long a request took. A format that is not understood is not held against it.
@@ -94,6 +113,22 @@ mod tests {
     fn url(text: &str) -> Option<(String, Option<String>)> {
         let place = Place { main_file: "/n.conf", prefix: "/", default_access_log: "a.log" };
         discovered_url(&access_logs(text, &place, &mut |_| Vec::new()))
+    }
+
+    #[test]
+    fn counters_for_everybody_are_told_from_those_for_this_host() {
+        let open = |text: &str| {
+            let place = Place { main_file: "/n.conf", prefix: "/", default_access_log: "a.log" };
+            let text = format!("http {{ {text} }}");
+            open_counters(&access_logs(&text, &place, &mut |_| Vec::new()).servers)
+        };
+        assert_eq!(open("server { listen 443 ssl; location /s { stub_status; } }"), ["*:443 /s"]);
+        assert!(
+            open("server { listen 80; location /s { stub_status; allow 10.0.0.1; deny all; } }").is_empty()
+        );
+        assert!(
+            open("server { listen 127.0.0.1:80; listen [::1]:80; location /s { stub_status; } }").is_empty()
+        );
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Circumstances {
     pub unfollowed_logs: Vec<String>,
     /// Logs whose format has no time of the request; they explain nothing here, and are a finding of their own.
     pub untimed_logs: Vec<String>,
+    /// Where the counters are shown to everybody, `*:80 /stub_status`; likewise.
+    pub open_counters: Vec<String>,
 }
 
 /// A range of offsets, both ends in it.

@@ -2,11 +2,12 @@
 //! every other one when it is switched on and no longer when it is mended.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::rig::{Form, Lab, has_root};
-use crate::support::wait_for;
+use crate::support::{wait_for, wait_within};
 
 /// A switch of the lab, and the finding that it must bring.
 struct Weakness {
@@ -47,6 +48,9 @@ const OTHERS: &[Weakness] = &[
     weakness("replica-written", "web2", "mysql.replica-written"),
 ];
 
+/// Longest wait for a finding: a replica counts as late after half a minute.
+const SEEN_WITHIN: Duration = Duration::from_secs(150);
+
 /// Hosts with an agent.
 const HOSTS: [&str; 3] = ["lb", "web1", "web2"];
 const HOSTS_MENDED: [&str; 7] = ["lb", "web1", "web2", "app1", "app2", "db1", "db2"];
@@ -64,9 +68,18 @@ fn expected(host: &str) -> BTreeSet<String> {
     of_host.map(|(_, finding)| (*finding).to_owned()).collect()
 }
 
-/// Lets the agent of a host look at everything now: some probes ask every few minutes only.
+/// Lets the agent of a host look at everything now.
 fn look_now(lab: &Lab, host: &str) {
     lab.exec(host, &["pkill", "-HUP", "-f", "^/opt/watchpost run$"]);
+}
+
+/// Something must be written for a replica to be late with it; and TLS servers are met every few minutes only.
+fn provoke(lab: &Lab, host: &str, finding: &str) {
+    if finding.starts_with("mysql.") {
+        lab.exec("client", &["curl", "-s", "-o", "/dev/null", "https://shop.example/order"]);
+    } else if finding.starts_with("tls.") || finding.starts_with("http.") {
+        look_now(lab, host);
+    }
 }
 
 /// Waits until every probe of every host has had its first run.

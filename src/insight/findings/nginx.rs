@@ -11,21 +11,31 @@ pub(super) static STUB_STATUS_OPEN: Rule = Rule {
     severity: Severity::Medium,
     title: "nginx shows its counters to everybody",
     draw: |known| {
-        let Some(nginx) = known.nginx else { return Draw::Nothing };
-        match &nginx.facts.asked_from_outside {
-            Some(outside) if outside.status == OK => Draw::Found(vec![Weakness {
-                subject: outside.url.clone(),
-                confidence: Confidence::Certain,
-                evidence: vec![Evidence {
-                    what: format!("HTTP {} with the counters, asked from this host's outer address", outside.status),
-                    place: outside.url.clone(),
-                    at: nginx.at,
-                }],
-                advice: "in that location: allow 127.0.0.1; allow ::1; deny all; or let its server listen on 127.0.0.1 alone"
-                    .to_owned(),
-            }]),
-            _ => Draw::Clear,
+        if known.nginx.is_none() && known.logs.is_none() {
+            return Draw::Nothing;
         }
+        let advice = "in that location: allow 127.0.0.1; allow ::1; deny all; or let its server listen on 127.0.0.1 alone";
+        let weakness = |subject: &str, evidence: Evidence| Weakness {
+            subject: subject.to_owned(),
+            confidence: Confidence::Certain,
+            evidence: vec![evidence],
+            advice: advice.to_owned(),
+        };
+        let asked = known.nginx.and_then(|nginx| Some((nginx.facts.asked_from_outside.as_ref()?, nginx.at)));
+        let answered = asked.filter(|(outside, _)| outside.status == OK).map(|(outside, at)| {
+            let what =
+                format!("HTTP {} with the counters, asked from this host's outer address", outside.status);
+            weakness(&outside.url, Evidence { what, place: outside.url.clone(), at })
+        });
+        let stated = known.logs.into_iter().flat_map(|logs| {
+            let place = logs.facts.configuration.clone();
+            logs.facts.open_counters.iter().map(move |open| (open, place.clone(), logs.at))
+        });
+        let stated = stated.map(|(open, place, at)| {
+            weakness(open, Evidence { what: "stub_status without deny all".to_owned(), place, at })
+        });
+        let found: Vec<Weakness> = answered.into_iter().chain(stated).collect();
+        if found.is_empty() { Draw::Clear } else { Draw::Found(found) }
     },
 };
 

@@ -14,10 +14,27 @@ make_certificate() {
     work=$(mktemp -d "$D/ca/work.XXXXXX")
     openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" \
         -keyout "$work/key" -out "$work/request" 2>/dev/null
-    # The serial is random: every certificate differs from the one before it.
-    openssl x509 -req -in "$work/request" -CA "$D/ca/ca.pem" -CAkey "$D/ca/ca.key" -days "$days" \
-        -set_serial "0x$(openssl rand -hex 12)" -out "$work/pem" \
-        -extfile <(echo "subjectAltName=$names") 2>/dev/null
+    # Each has a life of 90 days, of which DAYS are left. The serial is random: every certificate differs from the one before it.
+    touch "$work/index"
+    cat >"$work/ca.cnf" <<-END
+	[ca]
+	default_ca = lab
+	[lab]
+	database = $work/index
+	new_certs_dir = $work
+	rand_serial = yes
+	default_md = sha256
+	policy = any
+	x509_extensions = site
+	[any]
+	commonName = supplied
+	[site]
+	subjectAltName = $names
+	END
+    openssl ca -batch -notext -config "$work/ca.cnf" -cert "$D/ca/ca.pem" -keyfile "$D/ca/ca.key" \
+        -startdate "$(date -u -d "$((days - 90)) days" +%Y%m%d%H%M%SZ)" \
+        -enddate "$(date -u -d "$days days" +%Y%m%d%H%M%SZ)" \
+        -in "$work/request" -out "$work/pem" 2>/dev/null
     chmod 0600 "$work/key"
     chmod 0644 "$work/pem"
     mv "$work/key" "$file.key"

@@ -46,7 +46,7 @@ follow() {
     local leader
     leader=$(db_host "$2")
     sql "$1" "STOP SLAVE; CHANGE MASTER TO MASTER_HOST='${ADDRESS[$leader]}', MASTER_USER='repl', MASTER_PASSWORD='repl',
-        MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos; START SLAVE;"
+        MASTER_CONNECT_RETRY=1, MASTER_USE_GTID=slave_pos, MASTER_HEARTBEAT_PERIOD=2; START SLAVE;"
 }
 
 # Who follows whom and who may write, as the switches have it.

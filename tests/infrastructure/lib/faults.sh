@@ -9,7 +9,7 @@ all-in-one|-|nginx, application and database share a host
 second-writer|-|the replica may be written too: its read_only is off (with one-writer)
 firewall-open|web1|policy accept, and nothing is dropped at the end
 port-beyond-allowed|web1|something listens on port 9999, and the firewall lets everybody in
-certificate-expiring|-|the certificate of the site is valid for 5 days
+certificate-expiring|-|the certificate of the site is valid for 5 more days
 certificate-wrong-name|-|the certificate of the site is for other.example
 certificate-file-differs|-|the certificate was renewed on disk, and HAProxy not reloaded
 tls-weak-protocol|-|HAProxy speaks TLS 1.0 and 1.1

@@ -160,6 +160,11 @@ configure_agent() {
         cat "$CONF/watchpost.env"
         case $host in
             web*) ;;
+            # haproxy.cfg does not say for which names it serves.
+            lb)
+                echo 'WATCHPOST_ACCESS_LOGS=none'
+                echo "WATCHPOST_CERTIFICATES=shop.example@${ADDRESS[lb]}:443=/etc/haproxy/certs/site.pem"
+                ;;
             *) echo 'WATCHPOST_ACCESS_LOGS=none' ;;
         esac
         for extra in all "$host"; do
