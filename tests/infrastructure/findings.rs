@@ -107,13 +107,13 @@ fn the_diagram_has_its_three_weaknesses_and_each_other_one_comes_and_goes() {
     }
     for Weakness { switch, host, finding } in OTHERS {
         lab.break_(switch);
-        look_now(&lab, host);
-        wait_for(&format!("{finding} with {switch}"), || {
+        provoke(&lab, host, finding);
+        wait_within(SEEN_WITHIN, &format!("{finding} with {switch}"), || {
             standing(&lab, host).contains(*finding).then_some(())
         });
         lab.mend(switch);
-        look_now(&lab, host);
-        wait_for(&format!("no {finding} without {switch}"), || {
+        provoke(&lab, host, finding);
+        wait_within(SEEN_WITHIN, &format!("no {finding} without {switch}"), || {
             (standing(&lab, host) == expected(host)).then_some(())
         });
         println!("{switch}: {finding} on {host}, and gone when mended");
