@@ -68,6 +68,8 @@ pub(super) struct Watch {
     channels: BTreeMap<String, Remembered>,
     /// The count or the last of its own transactions, when it was first seen as a replica.
     own_at_first: Option<u64>,
+    /// The same when it was last seen. It falls only where the log was begun anew.
+    own_last: u64,
     own_transaction: Option<String>,
 }
 
@@ -128,6 +130,11 @@ impl Watch {
             let last = newest(gtids(text("gtid_binlog_pos"))).filter(|own| missing(&[*own], &applied) > 0);
             (own.map_or(0, |own| own.sequence), last)
         };
+        if now < self.own_last {
+            // RESET MASTER, or a replica that was built anew: what it wrote is gone.
+            (self.own_at_first, self.own_transaction) = (None, None);
+        }
+        self.own_last = now;
         let before = *self.own_at_first.get_or_insert(now);
         if let Some(gtid) = made {
             self.own_transaction = Some(gtid.to_string());
@@ -284,6 +291,11 @@ mod tests {
         assert_eq!(written.as_deref(), Some("0-2-106"));
         let later = watch.own_transaction(&variables("0-2-106,0-1-110", "0-1-110", "0-1-110"), true);
         assert_eq!(later.as_deref(), Some("0-2-106"), "it is not forgotten");
+        assert_eq!(
+            watch.own_transaction(&variables("0-1-111", "0-1-111", "0-1-111"), true),
+            None,
+            "built anew"
+        );
         assert_eq!(watch.own_transaction(&variables("0-2-120", "0-2-120", ""), false), None, "promoted");
         // Written between two looks, and already hidden by the origin's next.
         let mut watch = Watch::default();
