@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +24,16 @@ const UP_PATIENCE: Duration = Duration::from_secs(240);
 /// Longest wait until the kernel has ended everything of a lab.
 const DOWN_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Tests with labs take turns: each is a dozen daemons and more.
-static TURN: Mutex<()> = Mutex::new(());
+/// Tests with labs take turns, two at a time: each is a dozen daemons and more.
+static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+
+/// Which turn the next test waits for.
+static NEXT_TURN: AtomicUsize = AtomicUsize::new(0);
+
+fn take_turn() -> MutexGuard<'static, ()> {
+    let turn = NEXT_TURN.fetch_add(1, Ordering::Relaxed) % TURNS.len();
+    TURNS[turn].lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The form of an infrastructure.
 #[derive(Clone, Copy)]
@@ -79,7 +88,7 @@ impl Lab {
 
     /// Raises a lab whose agents have further settings: pairs of a host, or `all`, and a line for its `watchpost.env`.
     pub(crate) fn up_with(form: Form, settings: &[(&str, &str)]) -> Lab {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = take_turn();
         let mut lab = Lab::begin(form, settings);
         lab.turn = Some(turn);
         lab.wait_ready();
@@ -88,7 +97,7 @@ impl Lab {
 
     /// Raises two labs at the same time.
     pub(crate) fn up_both(first: Form, second: Form) -> (Lab, Lab) {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = take_turn();
         let (mut first, mut second) = (Lab::begin(first, &[]), Lab::begin(second, &[]));
         // The second is ended last.
         second.turn = Some(turn);
