@@ -175,7 +175,9 @@ fn lines_that_a_killed_worker_took_with_it_are_numbered() {
     let lost = rig.sent - rig.nginx.log_lines().len() as u64;
     assert!(lost > 0, "the buffers were written in the very moment; nothing is shown");
     let found = rig.wait_verdict("unaccounted");
-    assert_eq!(found["unaccounted"], lost, "{found}");
+    // A worker that dies with a request in hand leaves nginx's gauges raised for good, and the bracket as much wider.
+    let (fewest, bracket) = (number(&found, "/unaccounted"), number(&found, "/bracket"));
+    assert!((fewest..=fewest + bracket).contains(&lost) && bracket <= 2, "{lost} lost: {found}");
     assert!(found["cause"].as_str().is_some_and(|cause| cause.contains("workers of nginx ended")), "{found}");
 }
 
