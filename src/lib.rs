@@ -8,6 +8,7 @@ pub mod facts;
 mod mutant;
 pub mod record;
 pub mod secret;
+pub mod sock_diag;
 
 pub mod follow;
 pub mod insight;

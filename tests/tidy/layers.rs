@@ -6,6 +6,8 @@ use super::source::{RustFile, Tree, block_end, words};
 
 /// Import nothing of the project but one another, upwards in this list.
 const WORDS: &[&str] = &["record", "facts", "secret", "clock", "mutant"];
+/// What several edges ask of the kernel; imports nothing.
+const KERNEL: &[&str] = &["sock_diag"];
 /// Pure steps of the pipeline.
 const STAGES: &[&str] = &["follow", "window", "insight", "batch", "spool"];
 /// What touches the host, the network or a reader.
@@ -15,9 +17,10 @@ const EDGES: &[&str] = &["sources", "probes", "ship", "status"];
 const LAYERS: &[(&[&str], &[&[&str]])] = &[
     (&["record", "secret", "mutant"], &[]),
     (&["clock", "facts"], &[&["record"]]),
+    (KERNEL, &[]),
     (STAGES, &[WORDS]),
     (&["config"], &[WORDS]),
-    (EDGES, &[WORDS, STAGES]),
+    (EDGES, &[WORDS, KERNEL, STAGES]),
     (&["agent"], &[WORDS, STAGES, EDGES, &["config"]]),
     (&["cli"], &[WORDS, STAGES, EDGES, &["config", "agent"]]),
 ];

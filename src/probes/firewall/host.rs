@@ -5,20 +5,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-};
 use tokio::task::yield_now;
 
 use crate::facts::{Listener, Program};
+use crate::sock_diag::{AF_INET, AF_INET6, dump_tcp};
 
-/// The kernel answers at once; this is for a kernel that does not.
-const ANSWER_WAIT_MAX: Duration = Duration::from_millis(500);
-/// The kernel fills at most 32 KiB at a time.
-const BUFFER_BYTES: usize = 64 << 10;
 /// Listeners, paths, and kinds of programs that are kept.
 const LISTENERS_MAX: usize = 1_000;
 const UNIX_SOCKETS_MAX: usize = 1_000;
@@ -28,16 +20,8 @@ const PROCESSES_MAX: usize = 20_000;
 /// Processes after which others on this thread have their turn.
 const PROCESSES_AT_A_TIME: usize = 64;
 
-const HEADER_BYTES: usize = 16; // struct nlmsghdr
-const REQUEST_BYTES: usize = 56; // struct inet_diag_req_v2
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST_DUMP: u16 = 0x301;
-const TCP_LISTEN: u32 = 10;
-const IPPROTO_TCP: u8 = 6;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+/// The bit of the state.
+const LISTENING: u32 = 1 << 10;
 /// In struct inet_diag_msg.
 const PORT_AT: usize = 4;
 const ADDRESS_AT: usize = 8;
@@ -47,55 +31,16 @@ const ACCEPTS: u32 = 0x1_0000;
 
 /// TCP sockets of this network namespace that listen, each address and port once.
 pub(super) fn listeners() -> io::Result<Vec<Listener>> {
-    let flags = SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::SOCK_DIAG))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WAIT_MAX))?;
     let mut found = Vec::new();
-    let mut buffer = vec![0_u8; BUFFER_BYTES];
-    for family in [AF_INET, AF_INET6] {
-        send(&socket, &request(family), SendFlags::empty())?;
-        loop {
-            let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-            if take(&buffer[..length], &mut found)? {
-                break;
-            }
-        }
-    }
+    dump_tcp(LISTENING, &mut |socket| {
+        found.push(listener(socket).ok_or(io::ErrorKind::InvalidData)?);
+        Ok(())
+    })?;
     found.sort_by_key(|listener| (listener.port, listener.address, listener.uid));
     // With SO_REUSEPORT each worker has a socket of its own.
     found.dedup();
     found.truncate(LISTENERS_MAX);
     Ok(found)
-}
-
-fn request(family: u8) -> [u8; HEADER_BYTES + REQUEST_BYTES] {
-    let mut bytes = [0; HEADER_BYTES + REQUEST_BYTES];
-    bytes[0..4].copy_from_slice(&((HEADER_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
-    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    bytes[HEADER_BYTES] = family;
-    bytes[HEADER_BYTES + 1] = IPPROTO_TCP;
-    bytes[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&(1_u32 << TCP_LISTEN).to_ne_bytes());
-    bytes
-}
-
-/// Takes the sockets of one answer; true when it was the last.
-fn take(mut bytes: &[u8], found: &mut Vec<Listener>) -> io::Result<bool> {
-    while let Some(header) = bytes.first_chunk::<HEADER_BYTES>() {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let payload = bytes.get(HEADER_BYTES..length).ok_or(io::ErrorKind::InvalidData)?;
-        match u16::from_ne_bytes([header[4], header[5]]) {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = payload.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
-                return Err(io::Error::from_raw_os_error(code.saturating_neg()));
-            }
-            SOCK_DIAG_BY_FAMILY => found.push(listener(payload).ok_or(io::ErrorKind::InvalidData)?),
-            _ => {}
-        }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
 }
 
 fn listener(message: &[u8]) -> Option<Listener> {
@@ -201,21 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_answer_is_an_error() {
-        let mut found = Vec::new();
-        let message = |kind: u16, payload: &[u8]| {
-            let mut bytes = ((HEADER_BYTES + payload.len()) as u32).to_ne_bytes().to_vec();
-            bytes.extend(kind.to_ne_bytes());
-            bytes.resize(HEADER_BYTES, 0);
-            [bytes, payload.to_vec()].concat()
-        };
-        assert!(take(&message(SOCK_DIAG_BY_FAMILY, &[AF_INET, 10, 0, 0]), &mut found).is_err());
-        assert!(take(&message(SOCK_DIAG_BY_FAMILY, &[1; 72]), &mut found).is_err());
-        assert!(take(&message(NLMSG_ERROR, &(-1_i32).to_ne_bytes()), &mut found).is_err());
-        assert!(take(&[255; 20], &mut found).is_err());
-        assert!(
-            take(&message(NLMSG_DONE, &[0; 4]), &mut found).is_ok_and(|is_last| is_last && found.is_empty())
-        );
+    fn a_message_that_is_cut_or_of_another_family_is_no_listener() {
+        assert_eq!(listener(&[AF_INET, 10, 0, 0]), None);
+        assert_eq!(listener(&[1; 72]), None);
+        let mut whole = [0; 72];
+        whole[0] = AF_INET;
+        assert!(listener(&whole).is_some());
     }
 
     #[test]
