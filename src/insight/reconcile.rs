@@ -46,9 +46,6 @@ pub enum Verdict {
     /// Requests without a line, or lines without a request.
     #[serde(rename = "unaccounted")]
     Unaccounted,
-    /// There is nothing to compare yet.
-    #[serde(rename = "unknown")]
-    Unknown,
 }
 
 impl Verdict {
@@ -58,7 +55,6 @@ impl Verdict {
             Verdict::Equal => "equal",
             Verdict::WithinBracket => "within bracket",
             Verdict::Unaccounted => "unaccounted",
-            Verdict::Unknown => "unknown",
         }
     }
 }
