@@ -51,6 +51,7 @@ impl Pipeline {
         }
         self.host_due = now.monotonic + self.config.host_interval;
         self.sample = self.host.sample(now);
+        self.told = None;
         if !self.ships() {
             return;
         }

@@ -13,6 +13,7 @@ use super::lines::{Reader, Shipping};
 use super::outbox::{Open, WAITING_PREFIX};
 use super::plan::Plan;
 use super::probing::Insight;
+use super::snapshot::Told;
 use crate::clock::Now;
 use crate::config::{Config, ReadFrom, ShipLines};
 use crate::follow::watch::DirectoryWatch;
@@ -74,6 +75,8 @@ pub(super) struct Pipeline {
     pub(super) probes: Arc<ProbeBoard>,
     pub(super) tally: Arc<Tally>,
     pub(super) insight: Insight,
+    /// What the status port shows of host and probes; `None` once that is out of date.
+    pub(super) told: Option<Told>,
     pub(super) sample: Sample,
     /// The moment of the tick under way.
     pub(super) now: Now,
@@ -164,6 +167,7 @@ impl Pipeline {
             probes,
             tally,
             insight: Insight::new(now),
+            told: None,
         };
         pipeline.announce_start(now);
         pipeline

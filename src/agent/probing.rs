@@ -179,6 +179,7 @@ impl Pipeline {
         if !is_new {
             return;
         }
+        self.told = None;
         for change in self.insight.draw(now.wall) {
             self.event(now, finding_event(&change));
         }

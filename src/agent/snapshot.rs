@@ -1,19 +1,50 @@
 //! What the status port shows: every number of one moment, taken together.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::pipeline::Pipeline;
+use super::probing::Insight;
 use crate::clock::Now;
+use crate::facts::Part;
 use crate::follow::Tracked;
-use crate::record::{Loss, LossReason};
+use crate::insight::findings::Finding;
+use crate::insight::reconcile::Reconciliation;
+use crate::record::{Loss, LossReason, Reading};
 use crate::sources::{prometheus_text, to_json};
 use crate::spool::SpoolState;
 use crate::status::{AgentStatus, FileStatus, Ledger, Rendered, Snapshot, SourceStatus, SpoolStatus};
 
 /// What kind of log a file is.
 const ACCESS_LOG: &str = "access_log";
+
+/// What changes with a sample of the host or a report of a probe only, and is shown at every tick in between.
+#[derive(Clone)]
+pub(super) struct Told {
+    host: Rendered,
+    prometheus: Arc<str>,
+    probe_metrics: Rendered,
+    probe_parts: Vec<Arc<[Part]>>,
+    reconciliation: Arc<[Reconciliation]>,
+    findings: Arc<[Finding]>,
+}
+
+impl Told {
+    fn new(sample: &[Reading], insight: &Insight) -> Told {
+        let mut prometheus = String::new();
+        prometheus_text(sample.iter().chain(insight.readings()), &mut prometheus);
+        Told {
+            host: Value::Object(to_json(sample)).into(),
+            prometheus: prometheus.into(),
+            probe_metrics: insight.metrics(),
+            probe_parts: insight.parts(),
+            reconciliation: insight.reconciliations().into(),
+            findings: insight.findings().into(),
+        }
+    }
+}
 
 impl Pipeline {
     /// Shows the state of this moment.
@@ -27,9 +58,7 @@ impl Pipeline {
             total.bytes += loss.bytes;
         }
         let losses: Vec<(LossReason, Loss)> = losses.into_iter().collect();
-        let mut host_prometheus = String::new();
-        let readings = self.sample.readings.iter().chain(self.insight.readings());
-        prometheus_text(readings, &mut host_prometheus);
+        let told = self.told.get_or_insert_with(|| Told::new(&self.sample.readings, &self.insight)).clone();
         let (web, counted_lines) = self.web();
         let snapshot = Snapshot {
             agent: AgentStatus {
@@ -42,14 +71,14 @@ impl Pipeline {
             },
             web,
             counted_lines,
-            host: to_json(&self.sample.readings),
-            host_prometheus,
+            host: told.host,
+            host_prometheus: told.prometheus,
             sources: self.source_statuses(),
             probes: self.probes.statuses(now),
-            probe_metrics: self.insight.metrics(),
-            probe_parts: self.insight.parts(),
-            reconciliation: self.insight.reconciliations(),
-            findings: self.insight.findings(),
+            probe_metrics: told.probe_metrics,
+            probe_parts: told.probe_parts,
+            reconciliation: told.reconciliation,
+            findings: told.findings,
             files: self.file_statuses(),
             ledger: Ledger::new(
                 self.account.read,

@@ -186,7 +186,7 @@ fn reconciliation(text: &mut Text, snapshot: &Snapshot) {
     ];
     for (name, kind, help, pick) in families {
         let mut family = text.family(name, kind, help);
-        for one in &snapshot.reconciliation {
+        for one in snapshot.reconciliation.iter() {
             family = family.add(&[("with", one.with)], pick(one));
         }
     }
@@ -194,7 +194,7 @@ fn reconciliation(text: &mut Text, snapshot: &Snapshot) {
 
 fn findings(text: &mut Text, snapshot: &Snapshot) {
     let mut family = text.family("watchpost_finding", GAUGE, "Weaknesses that stand; always 1");
-    for finding in &snapshot.findings {
+    for finding in snapshot.findings.iter() {
         let severity = match finding.severity {
             Severity::Low => "low",
             Severity::Medium => "medium",

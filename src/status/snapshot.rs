@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::facts::{Part, ProbeStatus};
 use crate::insight::findings::Finding;
@@ -25,10 +25,10 @@ pub struct Snapshot {
     #[serde(skip)]
     pub counted_lines: u64,
     /// The latest host sample, by metric name.
-    pub host: Map<String, Value>,
+    pub host: Rendered,
     /// The same sample, and what the probes told, as Prometheus text with its `HELP` and `TYPE` lines; it goes to `/metrics` as it stands.
     #[serde(skip)]
-    pub host_prometheus: String,
+    pub host_prometheus: Arc<str>,
     /// The host sources, each with how its last run went.
     pub sources: Vec<SourceStatus>,
     /// The probes, each with how its last run went.
@@ -48,9 +48,9 @@ pub struct Snapshot {
     /// `last_error`, `last_success_age_s`, `next_try_in_s`.
     pub delivery: Value,
     /// How the lines compare with what servers counted.
-    pub reconciliation: Vec<Reconciliation>,
+    pub reconciliation: Arc<[Reconciliation]>,
     /// What is weak about this host and what it guards.
-    pub findings: Vec<Finding>,
+    pub findings: Arc<[Finding]>,
     /// What is wrong beyond what the other parts show; each one makes `/healthz` bad.
     pub problems: Vec<String>,
 }
