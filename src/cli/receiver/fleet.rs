@@ -37,10 +37,36 @@ struct Host {
     error_rate: Option<f64>,
     /// The latest record of each comparison, by what it is with.
     comparisons: BTreeMap<String, Value>,
+    /// What comparisons reported that have ended since, by what they were with: a server that starts anew counts from zero.
+    reported_before: BTreeMap<String, u64>,
+    /// What HAProxy's frontends had answered when they last told, for the rate since.
+    answered: Option<Answered>,
     /// The latest metrics of each probe.
     probes: BTreeMap<String, Value>,
     /// What stands, by id and subject.
     findings: BTreeMap<(String, String), Value>,
+}
+
+/// Answers of HAProxy's frontends, as a record has them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Answered {
+    at: i64,
+    all: u64,
+    errors: u64,
+}
+
+impl Answered {
+    /// Of a record of the probe of HAProxy; `None` where it tells of no frontend.
+    fn of(record: &Value) -> Option<Answered> {
+        let mut answered = Answered { at: record["timestamp"].as_i64()?, ..Answered::default() };
+        for rows in record["haproxy.requests.total"].as_object()?.values() {
+            for (code, count) in rows["FRONTEND"].as_object().into_iter().flatten() {
+                answered.all += count.as_u64().unwrap_or(0);
+                answered.errors += count.as_u64().filter(|_| code == "5xx").unwrap_or(0);
+            }
+        }
+        Some(answered)
+    }
 }
 
 /// A conclusion over several hosts.
@@ -86,8 +112,11 @@ impl Fleet {
 
     /// What the comparisons of this kind report, over all hosts.
     fn reported_by(&self, with: &str) -> u64 {
-        let of = |host: &Host| host.comparisons.get(with).and_then(|one| one["reported"].as_u64());
-        self.hosts.values().filter_map(of).sum()
+        let of = |host: &Host| {
+            let now = host.comparisons.get(with).and_then(|one| one["reported"].as_u64());
+            host.reported_before.get(with).unwrap_or(&0) + now.unwrap_or(0)
+        };
+        self.hosts.values().map(of).sum()
     }
 
     /// What no host can see alone.
@@ -156,13 +185,29 @@ impl Host {
                 }
             }
             "probe.metrics" => {
+                self.take_answered(record);
                 self.probes.insert(text("probe"), record.clone());
             }
             "reconciliation" => {
-                self.comparisons.insert(text("with"), record.clone());
+                let before = self.comparisons.insert(text("with"), record.clone());
+                if let Some(before) = before.filter(|before| before["since"] != record["since"]) {
+                    let reported = before["reported"].as_u64().unwrap_or(0);
+                    *self.reported_before.entry(text("with")).or_default() += reported;
+                }
             }
             "event" => self.take_event(record),
             _ => {}
+        }
+    }
+
+    /// A load balancer writes no summaries: its rate is that of its answers since the record before.
+    fn take_answered(&mut self, record: &Value) {
+        let Some(now) = Answered::of(record) else { return };
+        let before = self.answered.replace(now);
+        if let Some(before) = before.filter(|before| before.all <= now.all && before.at < now.at) {
+            let (all, errors) = (now.all - before.all, now.errors.saturating_sub(before.errors));
+            self.qps = Some(all as f64 * 1000.0 / (now.at - before.at) as f64);
+            self.error_rate = (all > 0).then(|| errors as f64 / all as f64);
         }
     }
 
@@ -335,6 +380,27 @@ mod tests {
         assert_eq!(joined["findings"][0]["evidence"], "databases that tell of themselves: db1, db2");
         records.push(("db1", finding(SINGLE_WRITER, "cleared")));
         assert_eq!(fleet(&records).to_json(NOW)["findings"], json!([]));
+    }
+
+    #[test]
+    fn a_load_balancer_has_the_rate_of_its_answers_and_the_sum_of_all_its_processes() {
+        let told = |at: i64, ok: u64, errors: u64| {
+            let codes = json!({"2xx": ok, "5xx": errors});
+            json!({"timestamp": at, "record": "probe.metrics", "probe": "haproxy",
+                "haproxy.requests.total": {"secure": {"FRONTEND": codes, "BACKEND": codes}}})
+        };
+        let compared = |since: i64, reported: u64| json!({"record": "reconciliation", "with": "haproxy", "since": since, "reported": reported});
+        let mut fleet = Fleet::default();
+        let lb = fleet.hosts.entry("lb".to_owned()).or_default();
+        for record in
+            [told(1_000, 10, 0), told(3_000, 40, 10), compared(1, 50), compared(2, 7), compared(2, 9)]
+        {
+            lb.take(&record);
+        }
+        assert_eq!((lb.qps, lb.error_rate), (Some(20.0), Some(0.25)));
+        lb.take(&told(4_000, 5, 0));
+        assert_eq!(lb.qps, Some(20.0), "it began anew: no rate across that");
+        assert_eq!(fleet.reported_by("haproxy"), 50 + 9);
     }
 
     #[test]
