@@ -177,7 +177,10 @@ fn a_command_that_hangs_or_prints_garbage_is_said_and_leaves_nothing_behind() {
             let settings = agent.command(&["run"]);
             let mut command = Command::new("unshare");
             let script = "mount --bind \"$0\" \"$(command -v nft)\" && exec \"$@\"";
-            command.args(["--mount", "sh", "-c", script]).arg(&fake).arg(settings.get_program());
+            command
+                .args(["--mount", "--propagation=slave", "sh", "-c", script])
+                .arg(&fake)
+                .arg(settings.get_program());
             command.args(settings.get_args()).env_clear();
             command.envs(settings.get_envs().filter_map(|(name, value)| Some((name, value?))));
             command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");

@@ -100,7 +100,10 @@ fn names_and_routes_that_come_up_later_are_found_without_a_restart() {
             let agent = lane.agent.command(&["run"]);
             let mut command = Command::new("unshare");
             let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
-            command.args(["--mount", "sh", "-c", script]).arg(&hosts).arg(agent.get_program());
+            command
+                .args(["--mount", "--propagation=slave", "sh", "-c", script])
+                .arg(&hosts)
+                .arg(agent.get_program());
             command.args(agent.get_args()).env_clear();
             command.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
             lane.agent.start_as(&mut command);

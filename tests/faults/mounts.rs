@@ -62,6 +62,11 @@ impl Volume {
     }
 
     fn mount_new(directory: &Path, arguments: &[&str]) -> Volume {
+        // A file system is unmounted when it is in every namespace: those of other tests copy what is mounted as they
+        // begin, and let go with us only what lies in a shared mount.
+        let place = directory.display().to_string();
+        run("mount", &["--bind", &place, &place]);
+        run("mount", &["--make-shared", &place]);
         let path = directory.join("volume");
         std::fs::create_dir(&path).expect("a mount point");
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
@@ -105,8 +110,9 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        if self.is_mounted {
-            let _ = Command::new("umount").arg("--lazy").arg(&self.path).output();
+        let volume = self.is_mounted.then_some(self.path.as_path());
+        for path in volume.into_iter().chain(self.path.parent()) {
+            let _ = Command::new("umount").arg("--lazy").arg(path).output();
         }
     }
 }

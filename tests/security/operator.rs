@@ -49,7 +49,14 @@ fn s13_a_hostile_env_file_changes_nothing() {
     // The mount is seen by this process alone, and goes with it.
     let settings = agent.command(&["run"]);
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount --bind \"$1\" /etc && exec \"$0\" run", WATCHPOST]).arg(&etc);
+    command.args([
+        "--mount",
+        "--propagation=slave",
+        "sh",
+        "-c",
+        "mount --bind \"$1\" /etc && exec \"$0\" run",
+    ]);
+    command.arg(WATCHPOST).arg(&etc);
     command.env_clear().envs(settings.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("WATCHPOST_SUMO_URL", &url).env("WATCHPOST_LOG", "debug");
     let out = directory.path().join("agent.out");

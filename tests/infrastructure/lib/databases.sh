@@ -3,8 +3,10 @@
 
 # The data directory of a new server, made once and copied.
 make_template() {
-    mariadb-install-db --no-defaults --user=root --datadir="$D/template" --auth-root-authentication-method=socket \
-        --auth-root-socket-user=root --skip-test-db --skip-name-resolve --extra-file="$CONF/schema.sql" \
+    # The names of its temporary files are made of its process number, which another lab's has too.
+    mkdir "$D/template.tmp"
+    TMPDIR=$D/template.tmp mariadb-install-db --no-defaults --user=root --datadir="$D/template" \
+        --auth-root-authentication-method=socket --auth-root-socket-user=root --skip-test-db --skip-name-resolve --extra-file="$CONF/schema.sql" \
         --innodb-log-file-size=4M --innodb-buffer-pool-size=8M >"$D/template.log" 2>&1 ||
         die "mariadb-install-db: $(<"$D/template.log")"
     chown -R 902:902 "$D/template"

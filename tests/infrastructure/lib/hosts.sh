@@ -71,7 +71,7 @@ raise_host() {
 	address add ${ADDRESS[$host]}/24 dev eth0
 	BATCH
     nsenter --net="/run/netns/$host" unshare --mount --pid --uts --fork --kill-child=KILL --mount-proc \
-        --propagation private sh "$LIB/host-init.sh" "$host" "$D/hosts/$host" \
+        --propagation slave sh "$LIB/host-init.sh" "$host" "$D/hosts/$host" \
         </dev/null >"$D/hosts/$host.log" 2>&1 &
     process=$!
     # nsenter becomes unshare, so the number stays.

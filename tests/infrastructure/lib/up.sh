@@ -31,7 +31,8 @@ up() {
     [ -x "$candidate" ] || die 'there is no watchpost: cargo build, or --watchpost BINARY'
     WATCHPOST=$(realpath -- "$candidate")
     prepare_directory
-    exec unshare --mount --pid --fork --kill-child=KILL --mount-proc --propagation private \
+    # What somebody else unmounts goes here too, or the lab would keep their file systems busy.
+    exec unshare --mount --pid --fork --kill-child=KILL --mount-proc --propagation slave \
         "$HERE/lab" _inside --dir "$D" supervise
 }
 
