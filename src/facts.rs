@@ -174,6 +174,8 @@ pub struct Counted {
     pub lost_lines: u64,
     /// Bytes of log lost before they could be counted.
     pub lost_bytes: u64,
+    /// Times that a log was found truncated or rewritten, since the agent's start.
+    pub rewrites: u64,
 }
 
 /// nginx's master process.

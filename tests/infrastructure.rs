@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
+
 use rig::{Form, Lab, WEB_HOSTS, has_root};
 
 use crate::support::{is_balanced, number, wait_for};
@@ -58,6 +60,11 @@ fn counts_agree_after_a_load(form: Form) {
     let lab = Lab::up(form);
     let before =
         wait_for("the accounts to agree before the load", || Some(Counts::of(&lab)).filter(Counts::agree));
+    let fleet = wait_for("the fleet to have the lines, and a look at HAProxy", || {
+        lab.status("lb")["reconciliation"].as_array().filter(|all| !all.is_empty())?;
+        let totals = fleet_totals(&lab);
+        (totals[1..] == [before.frontend; 2]).then_some(totals)
+    });
     let load = lab.load(REQUESTS, 8);
     assert_eq!(number(&load, "/answered"), REQUESTS, "{load}");
     assert_eq!(number(&load, "/status/200"), REQUESTS, "{load}");
@@ -65,6 +72,14 @@ fn counts_agree_after_a_load(form: Form) {
     let after =
         wait_for("the accounts to agree after the load", || Some(Counts::of(&lab)).filter(Counts::agree));
     assert_eq!(after.collected, before.collected + REQUESTS, "{before:?} {after:?}");
+    wait_for("the fleet to agree", || {
+        let now = fleet_totals(&lab);
+        println!("the fleet: {fleet:?}, then {now:?}");
+        let grown: Vec<u64> = now.iter().zip(fleet).map(|(now, then)| now - then).collect();
+        // HAProxy is asked every few seconds: of what came before the load it may tell late.
+        let late = grown[0].checked_sub(REQUESTS)?;
+        (late <= before.frontend && grown[1..] == [REQUESTS; 2]).then_some(())
+    });
     for host in WEB_HOSTS {
         let status = lab.status(host);
         assert!(number(&load, &format!("/web/{host}")) > 0, "{host} had its share: {load}");
@@ -72,6 +87,23 @@ fn counts_agree_after_a_load(form: Form) {
         assert!(is_balanced(&status["ledger"]), "{status}");
     }
     lab.end();
+}
+
+/// What the collector sums up over the hosts: requests at the load balancer since its agent saw it first, requests
+/// counted on web hosts, access lines.
+fn fleet_totals(lab: &Lab) -> [u64; 3] {
+    let fetched = |path: &str| {
+        let url = format!("http://10.77.0.60:7867{path}");
+        let output = lab.exec("lb", &["curl", "-fsS", "-m", "10", &url]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let page = fetched("/fleet");
+    for host in ["lb", "web1", "web2"] {
+        assert!(page.contains(host), "no {host} in {page}");
+    }
+    let fleet: Value = serde_json::from_str(&fetched("/fleet.json")).expect("JSON");
+    ["load_balancer_requests", "web_requests", "access_lines"]
+        .map(|total| number(&fleet, &format!("/totals/{total}")))
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub(super) struct Insight {
     /// What nginx's configuration says of its logs, and when that was read.
     circumstances: Option<(Circumstances, EpochMs)>,
     configuration_due: Instant,
+    /// Times that a log was found truncated or rewritten.
+    pub(super) rewrites: u64,
     /// The verdict that was last said in an event, by comparison.
     said: BTreeMap<&'static str, Verdict>,
     /// When the report was made whose metrics were shipped last, by probe.
@@ -45,6 +47,7 @@ impl Insight {
             findings: Findings::new(),
             circumstances: None,
             configuration_due: now.monotonic,
+            rewrites: 0,
             said: BTreeMap::new(),
             shipped_at: BTreeMap::new(),
         }
@@ -158,8 +161,12 @@ impl Pipeline {
             lines: sum.lines + loss.lines,
             bytes: sum.bytes + loss.bytes,
         });
-        let counted =
-            Counted { lines: view.requests + view.unparsed, lost_lines: lost.lines, lost_bytes: lost.bytes };
+        let counted = Counted {
+            lines: view.requests + view.unparsed,
+            lost_lines: lost.lines,
+            lost_bytes: lost.bytes,
+            rewrites: self.insight.rewrites,
+        };
         self.tally.answer(question, counted);
     }
 

@@ -165,6 +165,7 @@ impl Pipeline {
                     self.windows.forget_file(window_file(id));
                 }
                 Notice::Rewritten { path, copy, lost, range } => {
+                    self.insight.rewrites += 1;
                     self.lose(LossReason::Truncated, lost);
                     self.event(now, file_events::rewritten(&path, copy.as_deref(), lost, &range));
                     if lost.bytes > 0 {

@@ -8,13 +8,13 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-use super::files::LogFile;
+use super::files::{LogFile, Stat};
 use super::gap::Gap;
-use super::identity::{self, Head, Identity, is_prefix};
+use super::identity::{self, Beginning, Head, Identity, is_prefix};
 use super::moved::Saved;
 use super::open::{self, Opened};
 use super::position::{self, Position};
-use super::siblings::{self, Listings};
+use super::siblings::{self, Listings, Sibling};
 use super::{Blocked, Follower};
 
 /// Closed files that are remembered; the oldest are forgotten first.
@@ -31,6 +31,26 @@ enum Unread {
     Nothing,
 }
 
+/// Files that rotation left and that hold nothing which was not read elsewhere. Each is looked into once, and not at every
+/// look for every gap; one that changes is looked into again.
+#[derive(Debug, Default)]
+pub(super) struct ReadElsewhere {
+    files: BTreeMap<Identity, (u64, (i64, i64))>,
+}
+
+impl ReadElsewhere {
+    fn knows(&self, stat: &Stat) -> bool {
+        self.files.get(&stat.identity) == Some(&(stat.size, stat.modified))
+    }
+
+    fn note(&mut self, stat: &Stat) {
+        if self.files.len() >= CLOSED_FILES_MAX {
+            self.files.clear();
+        }
+        self.files.insert(stat.identity, (stat.size, stat.modified));
+    }
+}
+
 impl Follower {
     /// Finds the files that had a name between two looks, and lost it again: what rotation made of it after the file
     /// that had it when it was last seen. A gap is asked for again until all of it could be looked at.
@@ -38,6 +58,7 @@ impl Follower {
         let saved = self.saved.iter().map(|(id, saved)| (saved.position.identity, *id));
         let closed = self.closed.iter().map(|(id, position)| (position.identity, *id));
         let without_file: BTreeMap<Identity, u64> = saved.chain(closed).collect();
+        let mut read_elsewhere = std::mem::take(&mut self.read_elsewhere);
         let mut gaps = std::mem::take(&mut self.gaps);
         gaps.sort_by_key(Gap::key);
         gaps.dedup_by(|later, earlier| {
@@ -52,7 +73,8 @@ impl Follower {
             let known = &self.identities;
             let number_of =
                 |identity: Identity| known.get(&identity).or_else(|| without_file.get(&identity)).copied();
-            let younger = siblings::younger(&gap.elder, gap.id, listings, &number_of);
+            let is_read = |stat: &Stat| read_elsewhere.knows(stat);
+            let younger = siblings::younger(&gap.elder, gap.id, listings, &number_of, &is_read);
             // What has the name now may lose it before the next look: it is asked for then.
             let has_moved_on =
                 open::identity_of(&*self.host, &gap.elder.name) != listings.named(&gap.elder.name);
@@ -61,19 +83,22 @@ impl Follower {
                 let message = error.to_string();
                 self.blocked.insert(path, Blocked { state: "unreadable", message, unlisted: true });
             }
-            for (path, rotated) in younger.found {
+            for (Sibling { path, stat }, rotated) in younger.found {
                 match self.unread_from(&gap, &path, rotated.file()) {
                     Ok(Unread::From(offset)) => {
                         let opened = rotated.into_opened();
                         comes_back |= !self.take_between(&gap, opened, offset, younger.is_blind, now);
                     }
                     Ok(Unread::Later) | Err(_) => comes_back = true,
-                    Ok(Unread::Nothing) => {}
+                    Ok(Unread::Nothing) => read_elsewhere.note(&stat),
                 }
             }
             if comes_back {
                 self.gaps.push(gap);
             }
+        }
+        if !self.gaps.is_empty() {
+            self.read_elsewhere = read_elsewhere;
         }
     }
 
@@ -101,25 +126,29 @@ impl Follower {
     /// From where a file that came between is to be read. An error says nothing of it.
     fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> io::Result<Unread> {
         let name = siblings::base_of(&gap.elder.name);
+        // Each of some dozen files is compared with each of some dozen others: most differ in their first bytes.
+        let beginning = Beginning::read(file)?;
+        let holds = |position: &Position| {
+            Ok::<bool, io::Error>(!beginning.rules_out(&position.head) && open::agrees(file, position)?)
+        };
         for anew in &self.anew {
-            if is_alike(&*anew.opened.file, file)? {
+            if beginning.may_be_of(&*anew.opened.file)? && is_alike(&*anew.opened.file, file)? {
                 return Ok(Unread::Later);
             }
         }
         let is_empty = file.stat()?.size == 0;
         for Saved { position, .. } in self.saved.values().filter(|saved| is_of(&saved.position.path, name)) {
-            let is_its_copy =
-                position.offset > 0 && (open::agrees(file, position)? || open::begins_like(file, position)?);
+            let is_its_copy = position.offset > 0 && (holds(position)? || open::begins_like(file, position)?);
             if is_empty || is_its_copy {
                 return Ok(Unread::Later);
             }
         }
-        if let Some(unread) = self.unread_beside_open(name, path, file)? {
+        if let Some(unread) = self.unread_beside_open(name, path, file, &beginning)? {
             return Ok(unread);
         }
         let closed = self.closed_of(name).filter(|(_, position)| position.offset > 0);
         for (_, position) in closed {
-            if open::agrees(file, position)? {
+            if holds(position)? {
                 let is_more = file.stat()?.size > position.offset;
                 return Ok(if is_more { Unread::From(position.offset) } else { Unread::Nothing });
             }
@@ -136,16 +165,26 @@ impl Follower {
     ///
     /// They may have been replaced by a file with their content, which was moved away in its turn, or compressed; or they
     /// are copies that somebody keeps of an earlier moment. The rest is read from the one that goes on.
-    fn unread_beside_open(&self, name: &Path, path: &Path, file: &dyn LogFile) -> io::Result<Option<Unread>> {
+    fn unread_beside_open(
+        &self,
+        name: &Path,
+        path: &Path,
+        file: &dyn LogFile,
+        beginning: &Beginning,
+    ) -> io::Result<Option<Unread>> {
         // Before the others are looked at: they may only have grown since.
         let size = file.stat()?.size;
         let (mut is_begun_alike, mut read_up_to) = (false, 0);
         for open in
             self.files.values().filter(|open| is_of(&open.path, name) || is_of(&open.first_path, name))
         {
-            let holds =
-                |file| Ok::<bool, io::Error>(open.offset() > 0 && open::agrees(file, &open.position())?);
-            if !is_alike(open.file(), file)? && !holds(file)? {
+            let holds = |file| {
+                let may_hold = open.offset() > 0 && !beginning.rules_out(&open.head());
+                Ok::<bool, io::Error>(may_hold && open::agrees(file, &open.position())?)
+            };
+            let is_alike =
+                || Ok::<bool, io::Error>(beginning.may_be_of(open.file())? && is_alike(open.file(), file)?);
+            if !is_alike()? && !holds(file)? {
                 continue;
             }
             is_begun_alike = true;

@@ -45,11 +45,8 @@ pub(super) struct Head {
 impl Head {
     /// Takes the fingerprint of what the file holds now.
     pub(super) fn read(file: &dyn LogFile) -> io::Result<Head> {
-        let mut bytes = [0; HEAD_BYTES_MAX];
-        let read = read_full_at(file, &mut bytes, 0)?;
         // NUL bytes may be room that was made for lines to come.
-        let length = memchr::memchr(0, &bytes[..read]).unwrap_or(read);
-        Ok(Head { length: length as u16, hash: hash(&bytes[..length]) })
+        Beginning::read(file).map(|beginning| beginning.head)
     }
 
     /// Whether the file still begins with the bytes that were covered.
@@ -63,6 +60,37 @@ impl Head {
     /// Whether a longer file would give a longer fingerprint.
     pub(super) fn can_grow(&self) -> bool {
         usize::from(self.length) < HEAD_BYTES_MAX
+    }
+}
+
+/// The first bytes of a file that is compared with many others: it tells of most that they are not the same.
+pub(super) struct Beginning {
+    /// Up to the first NUL byte, as of a [`Head`].
+    bytes: Vec<u8>,
+    head: Head,
+}
+
+impl Beginning {
+    /// Reads what the file begins with now.
+    pub(super) fn read(file: &dyn LogFile) -> io::Result<Beginning> {
+        let mut bytes = vec![0; HEAD_BYTES_MAX];
+        let read = read_full_at(file, &mut bytes, 0)?;
+        bytes.truncate(memchr::memchr(0, &bytes[..read]).unwrap_or(read));
+        let head = Head { length: bytes.len() as u16, hash: hash(&bytes) };
+        Ok(Beginning { bytes, head })
+    }
+
+    /// Whether another file begins with these bytes, or with as many of them as it has.
+    pub(super) fn may_be_of(&self, other: &dyn LogFile) -> io::Result<bool> {
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        let read = read_full_at(other, &mut bytes, 0)?;
+        let length = memchr::memchr(0, &bytes[..read]).unwrap_or(read).min(self.bytes.len());
+        Ok(bytes[..length] == self.bytes[..length])
+    }
+
+    /// Whether a file with this fingerprint is certainly another: both are whole, and differ.
+    pub(super) fn rules_out(&self, head: &Head) -> bool {
+        !self.head.can_grow() && !head.can_grow() && self.head != *head
     }
 }
 

@@ -49,6 +49,7 @@ struct Listing {
 }
 
 /// A file beside a log, under a name that rotation may have given it.
+#[derive(Clone, Debug)]
 pub(super) struct Sibling {
     pub(super) path: PathBuf,
     pub(super) stat: Stat,
@@ -179,7 +180,7 @@ pub(super) struct Elder {
 #[derive(Default)]
 pub(super) struct Younger {
     /// Oldest first.
-    pub(super) found: Vec<(PathBuf, Rotated)>,
+    pub(super) found: Vec<(Sibling, Rotated)>,
     /// Of which nothing can be said now, with the reason.
     pub(super) unread: Vec<(PathBuf, io::Error)>,
     /// The file that has the name now cannot be read: they may be copies of it.
@@ -187,12 +188,13 @@ pub(super) struct Younger {
 }
 
 /// What rotation made of a name after it made one of `elder`, which has the number `id`. Copies of one another, and of
-/// the file that has the name now, are left out, and so is what has a number.
+/// the file that has the name now, are left out, and so is what has a number or `is_read` elsewhere.
 pub(super) fn younger(
     elder: &Elder,
     id: u64,
     listings: &mut Listings,
     number_of: &dyn Fn(Identity) -> Option<u64>,
+    is_read: &dyn Fn(&Stat) -> bool,
 ) -> Younger {
     let files = Arc::clone(&listings.files);
     let siblings = listings.siblings(&elder.name);
@@ -216,13 +218,14 @@ pub(super) fn younger(
     let mut younger = Younger { is_blind, ..Younger::default() };
     for (index, sibling) in siblings.iter().enumerate().rev() {
         if number_of(sibling.stat.identity).is_some()
+            || is_read(&sibling.stat)
             || !is_younger(sibling, elder, elder_path.as_deref())
             || is_named_before_known(sibling)
         {
             continue;
         }
         match original(&*files, live.as_deref(), &siblings, index) {
-            Ok(Some(rotated)) => younger.found.push((sibling.path.clone(), rotated)),
+            Ok(Some(rotated)) => younger.found.push((sibling.clone(), rotated)),
             Ok(None) => {}
             Err(error) => younger.unread.push((sibling.path.clone(), error)),
         }

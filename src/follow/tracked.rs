@@ -146,6 +146,11 @@ impl Tracked {
         })
     }
 
+    /// The fingerprint of its first bytes, as of the last look.
+    pub(super) fn head(&self) -> Head {
+        self.head
+    }
+
     /// The position to keep on disk.
     pub fn position(&self) -> Position {
         Position {

@@ -341,6 +341,12 @@ impl Running {
                 "a log was truncated or removed before it was read: {lost_bytes} bytes, at least {lost_lines} lines (ledger.lost)"
             ));
         }
+        let rewrites = self.last.counted.rewrites.saturating_sub(self.first_counted.rewrites);
+        if rewrites > 0 {
+            causes.push(format!(
+                "a log was truncated {rewrites} times: what is written between a copy and its truncation stands in no file"
+            ));
+        }
         if !circumstances.buffered_logs.is_empty() {
             causes.push(format!(
                 "lines wait in nginx's buffer: {} has buffer= without flush=",

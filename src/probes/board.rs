@@ -38,6 +38,10 @@ impl Entry {
     fn take_report(&mut self, report: Report) {
         let parts = report.parts().map_or(&[][..], |parts| parts);
         let state = state_of(parts);
+        if self.state == Some(ProbeState::Absent) {
+            // What was not there is there now; that it was absent was no error.
+            self.last_error = None;
+        }
         self.state = Some(state);
         self.failures += u64::from(state != ProbeState::Ok);
         self.last_error = error_of(parts).or(self.last_error.take());

@@ -10,6 +10,38 @@ use super::{PROBES, Probe, ProbeBoard, ProbeError, Spec, Wanted};
 use crate::clock::Now;
 use crate::facts::{ProbeStatus, Report};
 
+/// A probe that failed is asked again this soon, then after twice that and so on, up to its interval: what it asks may only
+/// be starting.
+const RETRY_FIRST: Duration = Duration::from_secs(10);
+
+/// When a probe is asked next.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Failures without a success between.
+    failures: u32,
+}
+
+impl Pace {
+    /// The time until the next run of a probe with this interval, after a run that failed or wishes to be repeated.
+    fn next(&mut self, interval: Duration, after: &After) -> Duration {
+        if !after.has_failed {
+            self.failures = 0;
+            return after.again_in.unwrap_or(interval);
+        }
+        let wait = RETRY_FIRST.saturating_mul(2_u32.saturating_pow(self.failures));
+        self.failures += 1;
+        wait.min(interval)
+    }
+}
+
+/// What a run means for the next.
+#[derive(Debug)]
+struct After {
+    has_failed: bool,
+    /// What the probe wishes, if it does.
+    again_in: Option<Duration>,
+}
+
 /// Asks one probe until `stopped` says so. Ends at once where the probe is switched off.
 pub async fn watch(
     spec: &'static Spec,
@@ -20,11 +52,12 @@ pub async fn watch(
 ) {
     let Some(mut probe) = (spec.make)(&wanted) else { return };
     board.expect(spec);
+    let mut pace = Pace::default();
     loop {
         let again = async {
-            let again_in = run_once(spec, probe.as_mut(), &board).await;
+            let after = run_once(spec, probe.as_mut(), &board).await;
             on_report();
-            sleep(again_in).await;
+            sleep(pace.next(spec.interval, &after)).await;
         };
         tokio::select! {
             () = again => {}
@@ -54,8 +87,8 @@ pub async fn once(wanted: &Wanted) -> Vec<(&'static Spec, ProbeStatus, Option<Re
     seen
 }
 
-/// One run; gives the time until the next.
-async fn run_once(spec: &'static Spec, probe: &mut dyn Probe, board: &ProbeBoard) -> Duration {
+/// One run, put on the board.
+async fn run_once(spec: &'static Spec, probe: &mut dyn Probe, board: &ProbeBoard) -> After {
     let begun = Now::read();
     let outcome = timeout(spec.deadline, probe.run()).await.unwrap_or_else(|_| {
         Err(ProbeError::Failed(format!("no answer within {} s", spec.deadline.as_secs_f64())))
@@ -71,8 +104,9 @@ async fn run_once(spec: &'static Spec, probe: &mut dyn Probe, board: &ProbeBoard
         }
         Err(error) => (None, Some(error)),
     };
+    let has_failed = matches!(outcome.1, Some(ProbeError::Failed(_)));
     board.put(spec, now.since(begun.monotonic), outcome, now);
-    again_in.unwrap_or(spec.interval)
+    After { has_failed, again_in }
 }
 
 #[cfg(test)]
@@ -142,6 +176,32 @@ mod tests {
                 (ProbeState::Failing, 4, said("a part"), 1),
             ]
         );
+    }
+
+    #[test]
+    fn what_was_absent_leaves_no_error_behind() {
+        let board = ProbeBoard::new();
+        let absent = Some(ProbeError::Absent("no such thing".to_owned()));
+        board.put(&MOODY, Duration::ZERO, (None, absent), Now::read());
+        let report = Report { probe: "moody", at: 0, readings: Vec::new(), facts: Facts::None };
+        board.put(&MOODY, Duration::ZERO, (Some(report), None), Now::read());
+        let status = board.statuses(Now::read()).remove(0);
+        assert_eq!((status.state, status.last_error), (ProbeState::Ok, None));
+    }
+
+    #[test]
+    fn what_failed_is_asked_again_soon_and_then_less_often() {
+        let interval = RETRY_FIRST * 30;
+        let mut pace = Pace::default();
+        let failed = After { has_failed: true, again_in: None };
+        let waits: Vec<u32> = (0..7)
+            .map(|_| pace.next(interval, &failed).div_duration_f64(RETRY_FIRST).round() as u32)
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(pace.next(RETRY_FIRST / 2, &failed), RETRY_FIRST / 2, "never later than by its interval");
+        let wished = After { has_failed: false, again_in: Some(Duration::from_millis(7)) };
+        assert_eq!(pace.next(interval, &wished), Duration::from_millis(7));
+        assert_eq!(pace.next(interval, &failed), RETRY_FIRST);
     }
 
     #[test]

@@ -258,7 +258,9 @@ fn a_power_cut_that_takes_the_logs_end_too_stops_nothing() {
             let mut log = OpenOptions::new().append(true).open(&rig.log.path).expect("the log");
             log.write_all(b"\n").expect("written");
         }
-        kept.extend(text.lines().map(str::to_owned));
+        // Where the size of the log reached the disk and the bytes did not, it has a hole. That is no line.
+        let lines = text.lines().map(|line| line.trim_start_matches('\0')).filter(|line| !line.is_empty());
+        kept.extend(lines.map(str::to_owned));
     }
     let before = rig.log.written.len();
     rig.log.append(20);
