@@ -192,6 +192,10 @@ impl Follower {
                 return Ok(Some(Unread::Later));
             }
             if holds(file)? {
+                if !open::agrees(open.file(), &open.position())? {
+                    // Truncated since this scan began: then this is the copy in which it goes on, and is found as such.
+                    return Ok(Some(Unread::Later));
+                }
                 read_up_to = read_up_to.max(open.offset());
             }
         }

@@ -337,6 +337,7 @@ fn a_quiet_file_costs_the_same_among_many() {
 #[derive(Clone, Default)]
 struct CountedFiles {
     asked: Arc<AtomicU64>,
+    opened: Arc<AtomicU64>,
 }
 
 impl CountedFiles {
@@ -364,6 +365,7 @@ impl Files for CountedFiles {
     }
 
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn files::LogFile>> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
         self.count(HostFiles.open(path), 1)
     }
 }

@@ -466,3 +466,37 @@ fn a_log_that_turns_out_to_be_compressed_is_let_go_and_taken_up_when_it_is_plain
     bench.append("a.log", "plain\n");
     assert_eq!(bench.taken(), ["plain"]);
 }
+
+/// What the next look opens when `finished` logs were rotated and compressed, and one more that is still written to: for
+/// that one every look asks what lies between.
+fn opened_after(finished: usize) -> u64 {
+    let host = CountedFiles::default();
+    let mut bench = Bench::new(&["a.log"]);
+    bench.follower.host = Arc::new(host.clone());
+    for number in 0..=finished {
+        let text = if number < finished { format!("{number}\n") } else { format!("{number}\nunfinished") };
+        bench.append("a.log", text);
+        assert_eq!(bench.taken(), [number.to_string()]);
+        for older in (1..=number).rev() {
+            bench.rename(&format!("a.log.{older}.gz"), &format!("a.log.{}.gz", older + 1));
+        }
+        bench.rename("a.log", "a.log.1");
+        bench.gzip("a.log.1");
+    }
+    bench.append("a.log", "last\n");
+    assert_eq!(bench.taken(), ["last"]);
+    assert!(!bench.follower.gaps.is_empty(), "the question stands");
+    bench.poll();
+    host.opened.store(0, Ordering::Relaxed);
+    bench.poll();
+    host.opened.load(Ordering::Relaxed)
+}
+
+#[test]
+fn what_rotation_left_is_looked_into_once() {
+    // Each of the logs before the last asks for it alone, and for the log itself.
+    for finished in [2, 20] {
+        let opened = opened_after(finished);
+        assert!(opened <= 2 * (finished as u64 + 1), "{opened} opened after {finished}");
+    }
+}

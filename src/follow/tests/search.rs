@@ -17,6 +17,8 @@ struct Disturbed(Arc<Mutex<Disturbance>>);
 struct Disturbance {
     /// Renames that happen when the next directory has been listed.
     renames: Vec<(PathBuf, PathBuf)>,
+    /// Truncations that happen then.
+    truncations: Vec<PathBuf>,
     /// Paths of which stat(2) tells an error.
     failing: BTreeSet<PathBuf>,
     /// Paths of which the open file tells its size once, and an error then.
@@ -30,8 +32,12 @@ impl Files for Disturbed {
 
     fn list(&self, directory: &Path, names_max: usize) -> io::Result<Vec<OsString>> {
         let names = HostFiles.list(directory, names_max);
-        for (from, to) in self.0.lock().expect("no panic").renames.drain(..) {
+        let mut disturbance = self.0.lock().expect("no panic");
+        for (from, to) in disturbance.renames.drain(..) {
             fs::rename(from, to).expect("renamed");
+        }
+        for path in disturbance.truncations.drain(..) {
+            fs::write(path, "").expect("truncated");
         }
         names
     }
@@ -187,6 +193,31 @@ fn a_name_that_cannot_be_looked_at_is_not_lost() {
     assert_eq!(bench.taken(), [""; 0]);
     writeln!(held, "2").expect("written");
     assert_eq!(bench.taken(), ["2"], "the grace begins when the name goes");
+}
+
+#[test]
+fn a_copy_whose_log_is_truncated_in_the_middle_of_a_look_is_taken_for_it() {
+    let (mut bench, files) = following();
+    // A rotation that cannot be looked into yet: the next look is for it too.
+    bench.append("a.log.9", "of which nothing can be told\n");
+    files.0.lock().expect("no panic").failing.insert(bench.path("a.log.9"));
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "2\n");
+    assert_eq!(bench.taken(), ["2"]);
+    files.0.lock().expect("no panic").failing.clear();
+    fs::remove_file(bench.path("a.log.9")).expect("removed");
+    bench.append("a.log", "3\n");
+    bench.rename("a.log.1", "a.log.2");
+    fs::copy(bench.path("a.log"), bench.path("a.log.1")).expect("copied");
+    files.0.lock().expect("no panic").truncations.push(bench.path("a.log"));
+    let mut lines = bench.taken();
+    bench.append("a.log", "4\n");
+    lines.extend(bench.taken());
+    lines.sort();
+    assert_eq!(lines, ["3", "4"]);
+    let notices = bench.follower.take_notices();
+    let lost = |notice: &Notice| matches!(notice, Notice::Rewritten { lost, .. } if lost.bytes > 0);
+    assert!(!notices.iter().any(lost), "{notices:?}");
 }
 
 #[test]
