@@ -5,6 +5,8 @@
 
 pub(crate) mod rig;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -142,6 +144,12 @@ fn logs_removed_at_rotation_are_read_as_far_as_they_were_seen() {
     assert!(outcome.tally.missing.is_empty(), "{}", outcome.told);
 }
 
+/// Bytes of the longest line of a log, with its end.
+fn line_bytes_max(log: &Path) -> u64 {
+    let text = fs::read(log).expect("a log");
+    text.split(|byte| *byte == b'\n').map(|line| line.len() as u64 + 1).max().unwrap_or(0)
+}
+
 /// What logrotate itself loses stands in no file; everything else arrives, and what the agent had seen is counted.
 #[test]
 fn copytruncate_loses_no_line_that_stands_in_a_file() {
@@ -161,6 +169,10 @@ fn copytruncate_loses_no_line_that_stands_in_a_file() {
         outcome.status["ledger"]["lost"]
     );
     assert_eq!(written, number(&outcome.status, "/ledger/lines/read") + missing as u64, "{}", outcome.told);
+    let losses = outcome.status["ledger"]["lost"].as_array().cloned().unwrap_or_default();
+    let told: u64 = losses.iter().map(|loss| number(loss, "/bytes")).sum();
+    let in_none = (written - in_files.len() as u64) * line_bytes_max(&scenario.log);
+    assert!(told <= in_none, "{told} bytes told, {in_none} in no file: {}", outcome.told);
     assert!(
         of_files.is_empty(),
         "{} lines, {:?} and so on: {}",
