@@ -2,6 +2,8 @@
 //!
 //! The agent, `analyze` and `explain` read through here, so that they agree on every line.
 
+use std::sync::{Arc, LazyLock};
+
 use watchpost_parsers::{AccessLine, Format, Parser, Unparsed};
 
 use super::plan::{LogPlan, Reading};
@@ -29,24 +31,25 @@ enum Parsers {
 /// lines of more than one format.
 #[derive(Debug)]
 struct OnDemand {
-    format: fn() -> Format,
+    format: &'static LazyLock<Arc<Format>>,
     parser: Option<Box<Parser>>,
 }
 
 impl OnDemand {
-    fn new(format: fn() -> Format) -> OnDemand {
+    fn new(format: &'static LazyLock<Arc<Format>>) -> OnDemand {
         OnDemand { format, parser: None }
     }
 
     fn get(&mut self) -> &mut Parser {
         let format = self.format;
-        self.parser.get_or_insert_with(|| Box::new(Parser::new(format())))
+        self.parser.get_or_insert_with(|| Box::new(Parser::new(Arc::clone(format))))
     }
 }
 
-fn nginx_main() -> Format {
-    Format::from_log_format(NGINX_MAIN).expect("a constant that a test compiles")
-}
+static COMBINED: LazyLock<Arc<Format>> = LazyLock::new(|| Format::combined().into());
+static JSON: LazyLock<Arc<Format>> = LazyLock::new(|| Format::json().into());
+static MAIN: LazyLock<Arc<Format>> =
+    LazyLock::new(|| Format::from_log_format(NGINX_MAIN).expect("a constant that a test compiles").into());
 
 fn is_json(line: &[u8]) -> bool {
     line.trim_ascii_start().first() == Some(&b'{')
@@ -58,9 +61,9 @@ impl LineReader {
         let parsers = match &log.reading {
             Reading::Format(format) => Parsers::One(Box::new(Parser::new(format.clone()))),
             Reading::Detect => Parsers::Detect {
-                combined: OnDemand::new(Format::combined),
-                main: OnDemand::new(nginx_main),
-                json: OnDemand::new(Format::json),
+                combined: OnDemand::new(&COMBINED),
+                main: OnDemand::new(&MAIN),
+                json: OnDemand::new(&JSON),
                 main_first: false,
             },
         };

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use watchpost_parsers::nginx_conf::{AccessLogDirective, Discovery, LogTarget, Place};
 use watchpost_parsers::{Format, FormatError, nginx_conf};
@@ -34,7 +35,7 @@ const CONFIGURATION_BYTES_MAX: u64 = 16 << 20;
 #[derive(Clone, Debug)]
 pub enum Reading {
     /// A known format.
-    Format(Format),
+    Format(Arc<Format>),
     /// JSON where a line begins with a brace, else combined or the `main` of nginx.org's packages.
     Detect,
 }
@@ -92,7 +93,7 @@ impl Plan {
             _ => discover(&config.nginx_conf),
         };
         let (format_name, reading) = match &stated {
-            Some((name, format)) => (name.clone(), Reading::Format(format.clone())),
+            Some((name, format)) => (name.clone(), Reading::Format(format.clone().into())),
             None => ("combined, main or JSON, by the line".to_owned(), Reading::Detect),
         };
         let fallback = LogPlan { pattern: String::new(), reading, format_name, vhost: None, flush_ms: None };
@@ -190,13 +191,13 @@ impl Plan {
         }
         let Some(text) = &directive.format else {
             log.format_name = "combined".to_owned();
-            log.reading = Reading::Format(Format::combined());
+            log.reading = Reading::Format(Format::combined().into());
             return;
         };
         match Format::from_log_format(text) {
             Ok(format) => {
                 log.format_name = directive.format_name.clone();
-                log.reading = Reading::Format(format);
+                log.reading = Reading::Format(format.into());
             }
             Err(error) => {
                 let name = &directive.format_name;

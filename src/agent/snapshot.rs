@@ -142,8 +142,8 @@ impl Pipeline {
         let open = self.follower.files().map(|file| self.file_status(file));
         let blocked = self.follower.blocked().iter().map(|(path, blocked)| FileStatus {
             path: path.display().to_string(),
-            kind: ACCESS_LOG.to_owned(),
-            state: blocked.state.to_owned(),
+            kind: ACCESS_LOG,
+            state: blocked.state,
             last_error: Some(blocked.message.clone()),
             ..FileStatus::default()
         });
@@ -153,8 +153,8 @@ impl Pipeline {
     fn file_status(&self, file: &Tracked) -> FileStatus {
         FileStatus {
             path: file.path.display().to_string(),
-            kind: ACCESS_LOG.to_owned(),
-            state: file.state().to_owned(),
+            kind: ACCESS_LOG,
+            state: file.state(),
             position: file.offset(),
             counted: file.counted_offset(),
             size: file.size(),

@@ -139,9 +139,9 @@ pub struct FileStatus {
     /// The path; bytes that are not UTF-8 are replaced.
     pub path: String,
     /// What kind of log it is, such as `access`.
-    pub kind: String,
+    pub kind: &'static str,
     /// How the follower stands to it; [`super::FILE_UNREADABLE`] makes `/healthz` bad.
-    pub state: String,
+    pub state: &'static str,
     /// Bytes taken for shipping so far.
     pub position: u64,
     /// Bytes counted so far; more than `position` while the spool is full and lines wait in their files.

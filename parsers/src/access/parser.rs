@@ -11,6 +11,7 @@ use super::{AccessLine, json};
 use crate::bytes::{part, rest, seconds_as_ms, whole_number};
 use crate::escape::{Escape, unescape};
 use crate::time::{LastSecond, any_ms, epoch_ms, iso8601_ms, local_ms};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// The longest line that is looked at, in bytes. nginx's own limit is far lower: a request line has to fit into
@@ -24,7 +25,8 @@ const SCRATCH_KEPT_BYTES: usize = 64 * 1024;
 /// one is read.
 #[derive(Debug)]
 pub struct Parser {
-    format: Format,
+    /// Shared by the parsers of all files of that format.
+    format: Arc<Format>,
     /// Decoded values of the current line.
     scratch: Vec<u8>,
     groups: Option<regex::bytes::CaptureLocations>,
@@ -33,7 +35,8 @@ pub struct Parser {
 
 impl Parser {
     /// A parser for lines of `format`.
-    pub fn new(format: Format) -> Parser {
+    pub fn new(format: impl Into<Arc<Format>>) -> Parser {
+        let format = format.into();
         let groups = match &format.reader {
             Reader::Pattern { regex, .. } => Some(regex.capture_locations()),
             _ => None,

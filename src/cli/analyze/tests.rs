@@ -113,7 +113,7 @@ fn json_lines_are_told_by_their_brace_and_escapes_stay_text() {
 #[test]
 fn another_format_is_said_with_what_to_do() {
     let log = b"a b c\nd e f\n";
-    let text = text::render(&report_of(log, Reading::Format(Format::combined())));
+    let text = text::render(&report_of(log, Reading::Format(Format::combined().into())));
     assert!(text.contains("WATCHPOST_ACCESS_LOG_FORMAT") && text.contains("watchpost explain"), "{text}");
     let empty = text::render(&report_of(b"", Reading::Detect));
     assert!(empty.contains("0 requests"), "{empty}");
