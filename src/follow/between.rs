@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
+use super::copies::COPY_GRACE;
 use super::files::{LogFile, Stat};
 use super::gap::Gap;
 use super::identity::{self, Beginning, Head, Identity, is_prefix};
@@ -36,9 +37,18 @@ enum Unread {
 #[derive(Debug, Default)]
 pub(super) struct ReadElsewhere {
     files: BTreeMap<Identity, (u64, (i64, i64))>,
+    /// Files without a byte, and when each was seen first.
+    empty: BTreeMap<Identity, Instant>,
 }
 
 impl ReadElsewhere {
+    /// Whether a file without a byte is to be waited for: somebody may only have begun to copy into it, and what it will
+    /// hold was read elsewhere.
+    fn may_fill(&mut self, identity: Identity, now: Instant) -> bool {
+        let since = *self.empty.entry(identity).or_insert(now);
+        now.saturating_duration_since(since) < COPY_GRACE
+    }
+
     fn knows(&self, stat: &Stat) -> bool {
         self.files.get(&stat.identity) == Some(&(stat.size, stat.modified))
     }
@@ -84,6 +94,10 @@ impl Follower {
                 self.blocked.insert(path, Blocked { state: "unreadable", message, unlisted: true });
             }
             for (Sibling { path, stat }, rotated) in younger.found {
+                if rotated.file().stat().is_ok_and(|stat| stat.size == 0) {
+                    comes_back |= read_elsewhere.may_fill(stat.identity, now);
+                    continue;
+                }
                 match self.unread_from(&gap, &path, rotated.file()) {
                     Ok(Unread::From(offset)) => {
                         let opened = rotated.into_opened();
@@ -136,10 +150,9 @@ impl Follower {
                 return Ok(Unread::Later);
             }
         }
-        let is_empty = file.stat()?.size == 0;
         for Saved { position, .. } in self.saved.values().filter(|saved| is_of(&saved.position.path, name)) {
             let is_its_copy = position.offset > 0 && (holds(position)? || open::begins_like(file, position)?);
-            if is_empty || is_its_copy {
+            if is_its_copy {
                 return Ok(Unread::Later);
             }
         }

@@ -221,6 +221,34 @@ fn a_copy_whose_log_is_truncated_in_the_middle_of_a_look_is_taken_for_it() {
 }
 
 #[test]
+fn a_copy_that_was_only_begun_is_waited_for() {
+    let (mut bench, files) = following();
+    bench.append("a.log.9", "of which nothing can be told\n");
+    files.0.lock().expect("no panic").failing.insert(bench.path("a.log.9"));
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "2\n");
+    assert_eq!(bench.taken(), ["2"]);
+    files.0.lock().expect("no panic").failing.clear();
+    fs::remove_file(bench.path("a.log.9")).expect("removed");
+    bench.rename("a.log.1", "a.log.2");
+    bench.append("a.log.1", "");
+    assert_eq!(bench.taken(), [""; 0]);
+    fs::copy(bench.path("a.log"), bench.path("a.log.1")).expect("copied");
+    fs::write(bench.path("a.log"), "").expect("truncated");
+    bench.append("a.log", "3\n");
+    assert_eq!(bench.taken(), ["3"]);
+    // One that stays empty is not waited for in all eternity.
+    bench.rename("a.log.1", "a.log.3");
+    bench.append("a.log.1", "");
+    bench.rename("a.log", "a.log.0");
+    bench.append("a.log", "4\n");
+    assert_eq!(bench.taken(), ["4"]);
+    bench.now += COPY_GRACE;
+    assert_eq!(bench.taken(), [""; 0]);
+    assert!(bench.follower.gaps.is_empty());
+}
+
+#[test]
 fn a_log_that_fails_just_behind_its_open_is_kept_in_mind() {
     let (mut bench, files) = following();
     bench.follower.births();
