@@ -71,7 +71,7 @@ fn start_as_nobody(agent: &mut Agent, rights: &[&str]) {
     let here = agent.directory.clone();
     fs::set_permissions(&here, fs::Permissions::from_mode(0o755)).expect("its mode is set");
     let binary = here.join("watchpost");
-    fs::copy(WATCHPOST, &binary).expect("a copy where nobody may go");
+    crate::support::copy_program(WATCHPOST, &binary);
     let state = here.join("own");
     let _ = fs::create_dir(&state);
     let nobody = NOBODY.parse().expect("a number");
@@ -204,7 +204,7 @@ fn is_gone(argument: &str) -> bool {
 /// A program of this name that listens on a port, as this user. It is python's in truth: names and users are what is joined.
 fn program(directory: &Path, name: &str, uid: &str, port: u16) -> Process {
     let binary = directory.join(name);
-    fs::copy("/usr/bin/python3", &binary).expect("a copy of python3 (Debian package python3)");
+    crate::support::copy_program("/usr/bin/python3", &binary);
     let listen = format!("import socket,time\ns=socket.create_server(('127.0.0.1',{port}))\ntime.sleep(600)");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", uid, "--clear-groups"]).arg(&binary).args(["-c", &listen]);

@@ -172,7 +172,7 @@ fn root_runs_no_script_unless_told_and_another_user_does() {
 
     // The build directory may lie where nobody may go.
     let binary = directory.path().join("watchpost");
-    fs::copy(WATCHPOST, &binary).expect("a copy");
+    crate::support::copy_program(WATCHPOST, &binary);
     fs::set_permissions(&binary, Permissions::from_mode(0o755)).expect("its mode is set");
     let state = directory.path().join("own");
     fs::create_dir(&state).expect("a directory");

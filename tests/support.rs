@@ -67,6 +67,14 @@ pub(crate) fn wait_out(duration: Duration) {
     std::thread::sleep(duration);
 }
 
+/// Copies a program. Another process does it: what a thread of ours has open to write is open in whatever another thread starts
+/// meanwhile, and such a file cannot be executed.
+#[track_caller]
+pub(crate) fn copy_program(from: &str, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().expect("cp");
+    assert!(status.success(), "cp {from} {}: {status}", to.display());
+}
+
 /// An address on loopback that nobody listens on, below the ports that the kernel gives to outgoing connections: one
 /// of those may be taken again before it is listened on.
 pub(crate) fn free_address() -> SocketAddr {

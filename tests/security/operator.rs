@@ -132,7 +132,7 @@ fn s14_the_agent_works_for_a_user_without_any_right() {
     fs::set_permissions(here, fs::Permissions::from_mode(0o755)).expect("its mode is set");
     // The build directory may lie where nobody may go.
     let binary = here.join("watchpost");
-    fs::copy(WATCHPOST, &binary).expect("a copy");
+    crate::support::copy_program(WATCHPOST, &binary);
     let mode = binary.metadata().expect("it is there").permissions().mode();
     assert_eq!(mode & 0o6000, 0, "neither setuid nor setgid: {mode:o}");
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("its mode is set");
