@@ -108,10 +108,9 @@ mod tests {
     fn unreadable_files_are_named_up_to_a_limit() {
         let files = |count: usize| {
             move |snapshot: &mut Snapshot, _: &mut Ages| {
-                let file =
-                    FileStatus { path: "/l".into(), state: FILE_UNREADABLE.into(), ..FileStatus::default() };
+                let file = FileStatus { path: "/l".into(), state: FILE_UNREADABLE, ..FileStatus::default() };
                 snapshot.files = vec![file; count];
-                snapshot.files.push(FileStatus { state: "following".into(), ..FileStatus::default() });
+                snapshot.files.push(FileStatus { state: "following", ..FileStatus::default() });
             }
         };
         check(files(1), &["file: cannot read /l"]);

@@ -106,7 +106,7 @@ fn files(text: &mut Text, snapshot: &Snapshot) {
     // A rotated file and its successor share a path until the old one is read to its end.
     let mut by_path: BTreeMap<(&str, &str), [u64; 3]> = BTreeMap::new();
     for file in &snapshot.files {
-        let sums = by_path.entry((&file.path, &file.kind)).or_default();
+        let sums = by_path.entry((&file.path, file.kind)).or_default();
         let unreadable = u64::from(file.state == health::FILE_UNREADABLE);
         for (sum, value) in sums.iter_mut().zip([file.lag_bytes, file.unparsed, unreadable]) {
             *sum = sum.saturating_add(value);

@@ -95,8 +95,8 @@ fn full_snapshot() -> Snapshot {
             dropped: 0,
         }],
         files: vec![
-            FileStatus { path: "/l".into(), kind: "access".into(), lag_bytes: 5, ..FileStatus::default() },
-            FileStatus { path: "/l".into(), kind: "access".into(), lag_bytes: 7, ..FileStatus::default() },
+            FileStatus { path: "/l".into(), kind: "access", lag_bytes: 5, ..FileStatus::default() },
+            FileStatus { path: "/l".into(), kind: "access", lag_bytes: 7, ..FileStatus::default() },
         ],
         ledger: Ledger::new(10, 5, 2, 1, &[(LossReason::Truncated, Loss { lines: 2, bytes: 99 })]),
         spool: SpoolStatus {

@@ -279,8 +279,7 @@ async fn each_reason_turns_health_red() {
     let before =
         |seconds| now.checked_sub(Duration::from_secs(seconds)).expect("the machine is up for longer");
     let retrying = Snapshot { delivery: json!({"state": "retrying"}), ..Snapshot::default() };
-    let file =
-        FileStatus { path: "/var/log/x".into(), state: FILE_UNREADABLE.into(), ..FileStatus::default() };
+    let file = FileStatus { path: "/var/log/x".into(), state: FILE_UNREADABLE, ..FileStatus::default() };
     let spool = |state: &str| {
         let mut snapshot = Snapshot::default();
         snapshot.spool.state = state.to_owned();
