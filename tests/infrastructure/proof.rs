@@ -49,6 +49,7 @@ fn every_web_host_proves_its_count_within_seconds_of_a_load() {
     for host in WEB_HOSTS {
         log_every_request(&lab, host);
     }
+    let before = [lab.haproxy("secure", "FRONTEND", "req_tot"), counted_but_health(&lab)];
     let load = lab.load(2_000, 8);
     assert_eq!(number(&load, "/status/200"), 2_000, "{load}");
     wait_within(EQUAL_WITHIN, "equal on both hosts, with the load counted", || {
@@ -61,7 +62,18 @@ fn every_web_host_proves_its_count_within_seconds_of_a_load() {
             })
             .then_some(())
     });
+    assert_eq!(lab.haproxy("secure", "FRONTEND", "req_tot"), before[0] + 2_000);
+    wait_for("each request once at the collector", || {
+        (counted_but_health(&lab) == before[1] + 2_000).then_some(())
+    });
     lab.end();
+}
+
+/// Lines at the collector that are of no health check.
+fn counted_but_health(lab: &Lab) -> u64 {
+    let lines = lab.collected("watchpost/nginx/access");
+    let is_health = |line: &Value| line["log"].as_str().is_some_and(|log| log.contains("/health"));
+    lines.iter().filter(|line| !is_health(line)).count() as u64
 }
 
 #[test]
