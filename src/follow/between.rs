@@ -16,6 +16,7 @@ use super::moved::Saved;
 use super::open::{self, Opened};
 use super::position::{self, Position};
 use super::siblings::{self, Listings, Sibling};
+use super::tracked::Tracked;
 use super::{Blocked, Follower};
 
 /// Closed files that are remembered; the oldest are forgotten first.
@@ -32,32 +33,78 @@ enum Unread {
     Nothing,
 }
 
-/// Files that rotation left and that hold nothing which was not read elsewhere. Each is looked into once, and not at every
-/// look for every gap; one that changes is looked into again.
+/// What earlier looks found in the files that rotation left, kept while a gap is asked for: each is looked into once, and not
+/// at every look for every gap. Both are bounded by forgetting, after which a file is looked into again.
 #[derive(Debug, Default)]
-pub(super) struct ReadElsewhere {
-    files: BTreeMap<Identity, (u64, (i64, i64))>,
-    /// Files without a byte, and when each was seen first.
+pub(super) struct Examined {
+    /// Size and last write of those that hold nothing which was not read elsewhere.
+    read: BTreeMap<Identity, (u64, (i64, i64))>,
+    /// Those without a byte, and when each was seen first.
     empty: BTreeMap<Identity, Instant>,
 }
 
-impl ReadElsewhere {
+impl Examined {
+    /// Whether all that a file holds was read elsewhere. One that has changed since is not known.
+    fn is_read(&self, stat: &Stat) -> bool {
+        self.read.get(&stat.identity) == Some(&(stat.size, stat.modified))
+    }
+
+    fn note_read(&mut self, stat: &Stat) {
+        make_room(&mut self.read);
+        self.read.insert(stat.identity, (stat.size, stat.modified));
+    }
+
     /// Whether a file without a byte is to be waited for: somebody may only have begun to copy into it, and what it will
     /// hold was read elsewhere.
     fn may_fill(&mut self, identity: Identity, now: Instant) -> bool {
+        make_room(&mut self.empty);
         let since = *self.empty.entry(identity).or_insert(now);
         now.saturating_duration_since(since) < COPY_GRACE
     }
+}
 
-    fn knows(&self, stat: &Stat) -> bool {
-        self.files.get(&stat.identity) == Some(&(stat.size, stat.modified))
+fn make_room<T>(files: &mut BTreeMap<Identity, T>) {
+    if files.len() > CLOSED_FILES_MAX {
+        files.clear();
+    }
+}
+
+/// A file that came between. It is compared with dozens of others, most of which differ in their first bytes: those are read
+/// once.
+struct Candidate<'a> {
+    file: &'a dyn LogFile,
+    beginning: Beginning,
+}
+
+impl Candidate<'_> {
+    fn of(file: &dyn LogFile) -> io::Result<Candidate<'_>> {
+        Ok(Candidate { file, beginning: Beginning::read(file)? })
     }
 
-    fn note(&mut self, stat: &Stat) {
-        if self.files.len() >= CLOSED_FILES_MAX {
-            self.files.clear();
+    /// Whether it may hold the same as one that is open: they begin alike.
+    fn is_alike(&self, open: &dyn LogFile) -> io::Result<bool> {
+        if !self.beginning.may_be_of(open)? {
+            return Ok(false);
         }
-        self.files.insert(stat.identity, (stat.size, stat.modified));
+        let head = Head::read(open)?;
+        if head.length == 0 {
+            // One that begins with a hole has no head.
+            let key = identity::first_line(self.file)?;
+            return Ok(key.is_some() && identity::first_line(open)? == key);
+        }
+        Ok(head.matches(self.file)? || is_prefix(self.file, open)?)
+    }
+
+    /// Whether it holds what was read up to a position.
+    fn holds(&self, position: &Position) -> io::Result<bool> {
+        Ok(!self.beginning.rules_out(&position.head) && open::agrees(self.file, position)?)
+    }
+
+    /// Whether it holds what was read of an open file, if anything was.
+    fn holds_read_of(&self, open: &Tracked) -> io::Result<bool> {
+        // A position is made of several texts, and most are ruled out without it.
+        let may_hold = open.offset() > 0 && !self.beginning.rules_out(&open.head());
+        Ok(may_hold && self.holds(&open.position())?)
     }
 }
 
@@ -68,7 +115,7 @@ impl Follower {
         let saved = self.saved.iter().map(|(id, saved)| (saved.position.identity, *id));
         let closed = self.closed.iter().map(|(id, position)| (position.identity, *id));
         let without_file: BTreeMap<Identity, u64> = saved.chain(closed).collect();
-        let mut read_elsewhere = std::mem::take(&mut self.read_elsewhere);
+        let mut examined = std::mem::take(&mut self.examined);
         let mut gaps = std::mem::take(&mut self.gaps);
         gaps.sort_by_key(Gap::key);
         gaps.dedup_by(|later, earlier| {
@@ -83,7 +130,7 @@ impl Follower {
             let known = &self.identities;
             let number_of =
                 |identity: Identity| known.get(&identity).or_else(|| without_file.get(&identity)).copied();
-            let is_read = |stat: &Stat| read_elsewhere.knows(stat);
+            let is_read = |stat: &Stat| examined.is_read(stat);
             let younger = siblings::younger(&gap.elder, gap.id, listings, &number_of, &is_read);
             // What has the name now may lose it before the next look: it is asked for then.
             let has_moved_on =
@@ -95,7 +142,7 @@ impl Follower {
             }
             for (Sibling { path, stat }, rotated) in younger.found {
                 if rotated.file().stat().is_ok_and(|stat| stat.size == 0) {
-                    comes_back |= read_elsewhere.may_fill(stat.identity, now);
+                    comes_back |= examined.may_fill(stat.identity, now);
                     continue;
                 }
                 match self.unread_from(&gap, &path, rotated.file()) {
@@ -104,7 +151,7 @@ impl Follower {
                         comes_back |= !self.take_between(&gap, opened, offset, younger.is_blind, now);
                     }
                     Ok(Unread::Later) | Err(_) => comes_back = true,
-                    Ok(Unread::Nothing) => read_elsewhere.note(&stat),
+                    Ok(Unread::Nothing) => examined.note_read(&stat),
                 }
             }
             if comes_back {
@@ -112,7 +159,7 @@ impl Follower {
             }
         }
         if !self.gaps.is_empty() {
-            self.read_elsewhere = read_elsewhere;
+            self.examined = examined;
         }
     }
 
@@ -140,28 +187,23 @@ impl Follower {
     /// From where a file that came between is to be read. An error says nothing of it.
     fn unread_from(&self, gap: &Gap, path: &Path, file: &dyn LogFile) -> io::Result<Unread> {
         let name = siblings::base_of(&gap.elder.name);
-        // Each of some dozen files is compared with each of some dozen others: most differ in their first bytes.
-        let beginning = Beginning::read(file)?;
-        let holds = |position: &Position| {
-            Ok::<bool, io::Error>(!beginning.rules_out(&position.head) && open::agrees(file, position)?)
-        };
+        let candidate = Candidate::of(file)?;
         for anew in &self.anew {
-            if beginning.may_be_of(&*anew.opened.file)? && is_alike(&*anew.opened.file, file)? {
+            if candidate.is_alike(&*anew.opened.file)? {
                 return Ok(Unread::Later);
             }
         }
         for Saved { position, .. } in self.saved.values().filter(|saved| is_of(&saved.position.path, name)) {
-            let is_its_copy = position.offset > 0 && (holds(position)? || open::begins_like(file, position)?);
-            if is_its_copy {
+            if position.offset > 0 && (candidate.holds(position)? || open::begins_like(file, position)?) {
                 return Ok(Unread::Later);
             }
         }
-        if let Some(unread) = self.unread_beside_open(name, path, file, &beginning)? {
+        if let Some(unread) = self.unread_beside_open(name, path, &candidate)? {
             return Ok(unread);
         }
         let closed = self.closed_of(name).filter(|(_, position)| position.offset > 0);
         for (_, position) in closed {
-            if holds(position)? {
+            if candidate.holds(position)? {
                 let is_more = file.stat()?.size > position.offset;
                 return Ok(if is_more { Unread::From(position.offset) } else { Unread::Nothing });
             }
@@ -182,29 +224,23 @@ impl Follower {
         &self,
         name: &Path,
         path: &Path,
-        file: &dyn LogFile,
-        beginning: &Beginning,
+        candidate: &Candidate<'_>,
     ) -> io::Result<Option<Unread>> {
         // Before the others are looked at: they may only have grown since.
-        let size = file.stat()?.size;
+        let size = candidate.file.stat()?.size;
         let (mut is_begun_alike, mut read_up_to) = (false, 0);
         for open in
             self.files.values().filter(|open| is_of(&open.path, name) || is_of(&open.first_path, name))
         {
-            let holds = |file| {
-                let may_hold = open.offset() > 0 && !beginning.rules_out(&open.head());
-                Ok::<bool, io::Error>(may_hold && open::agrees(file, &open.position())?)
-            };
-            let is_alike =
-                || Ok::<bool, io::Error>(beginning.may_be_of(open.file())? && is_alike(open.file(), file)?);
-            if !is_alike()? && !holds(file)? {
+            let holds = candidate.holds_read_of(open)?;
+            if !holds && !candidate.is_alike(open.file())? {
                 continue;
             }
             is_begun_alike = true;
             if open.offset() < open.file().stat()?.size {
                 return Ok(Some(Unread::Later));
             }
-            if holds(file)? {
+            if holds {
                 if !open::agrees(open.file(), &open.position())? {
                     // Truncated since this scan began: then this is the copy in which it goes on, and is found as such.
                     return Ok(Some(Unread::Later));
@@ -213,7 +249,7 @@ impl Follower {
             }
         }
         // How long a compressed one is shows only where it is read.
-        let size = if open::is_gzip_name(path) { file.stat()?.size } else { size };
+        let size = if open::is_gzip_name(path) { candidate.file.stat()?.size } else { size };
         let goes_on = read_up_to > 0 && size > read_up_to;
         Ok(is_begun_alike.then_some(if goes_on { Unread::From(read_up_to) } else { Unread::Nothing }))
     }
@@ -261,15 +297,4 @@ impl Follower {
 fn is_of(path: &Path, name: &Path) -> bool {
     // Names as they stand: a comparison of paths takes them apart, and there may be thousands.
     path.as_os_str() == name.as_os_str() || siblings::is_rotated_path(path, name)
-}
-
-/// Whether a file may hold the same as one that is open: they begin alike.
-fn is_alike(open: &dyn LogFile, file: &dyn LogFile) -> io::Result<bool> {
-    let head = Head::read(open)?;
-    if head.length == 0 {
-        // One that begins with a hole has no head.
-        let key = identity::first_line(file)?;
-        return Ok(key.is_some() && identity::first_line(open)? == key);
-    }
-    Ok(head.matches(file)? || is_prefix(file, open)?)
 }

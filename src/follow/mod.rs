@@ -51,7 +51,7 @@ pub use tracked::{READ_BYTES, ROTATE_GRACE, Tracked};
 
 use crate::mutant::{Mutant, is_on};
 use crate::record::Loss;
-use between::ReadElsewhere;
+use between::Examined;
 use copies::Suspicion;
 use discover::{Anew, Stir};
 use gap::Gap;
@@ -189,7 +189,7 @@ pub struct Follower {
     /// Where files may have come and gone since the last look.
     gaps: Vec<Gap>,
     /// What was looked into for them.
-    read_elsewhere: ReadElsewhere,
+    examined: Examined,
     /// Those that the durable state holds, encoded, by the number of the file before them.
     kept_gaps: BTreeMap<u64, Vec<u8>>,
     /// Files that were found rewritten in this scan, or before it and could not be read.
@@ -237,7 +237,7 @@ impl Follower {
             removed: Vec::new(),
             born: BTreeMap::new(),
             gaps: Vec::new(),
-            read_elsewhere: ReadElsewhere::default(),
+            examined: Examined::default(),
             kept_gaps: BTreeMap::new(),
             anew: Vec::new(),
             stirs: BTreeMap::new(),

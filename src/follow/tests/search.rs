@@ -88,6 +88,20 @@ fn following() -> (Bench, Disturbed) {
     (bench, files)
 }
 
+/// The same after a rotation, with another line read, that could not be looked into then: the next look asks for it too.
+fn asking() -> (Bench, Disturbed) {
+    let (mut bench, files) = following();
+    bench.append("a.log.9", "of which nothing can be told\n");
+    files.0.lock().expect("no panic").failing.insert(bench.path("a.log.9"));
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "2\n");
+    assert_eq!(bench.taken(), ["2"]);
+    files.0.lock().expect("no panic").failing.clear();
+    fs::remove_file(bench.path("a.log.9")).expect("removed");
+    bench.rename("a.log.1", "a.log.2");
+    (bench, files)
+}
+
 /// A log of which one line was read, renamed while the agent was down; the agent starts again over disturbed files.
 fn moved() -> (Bench, Disturbed) {
     let mut bench = Bench::new(&["a.log"]);
@@ -197,17 +211,8 @@ fn a_name_that_cannot_be_looked_at_is_not_lost() {
 
 #[test]
 fn a_copy_whose_log_is_truncated_in_the_middle_of_a_look_is_taken_for_it() {
-    let (mut bench, files) = following();
-    // A rotation that cannot be looked into yet: the next look is for it too.
-    bench.append("a.log.9", "of which nothing can be told\n");
-    files.0.lock().expect("no panic").failing.insert(bench.path("a.log.9"));
-    bench.rename("a.log", "a.log.1");
-    bench.append("a.log", "2\n");
-    assert_eq!(bench.taken(), ["2"]);
-    files.0.lock().expect("no panic").failing.clear();
-    fs::remove_file(bench.path("a.log.9")).expect("removed");
+    let (mut bench, files) = asking();
     bench.append("a.log", "3\n");
-    bench.rename("a.log.1", "a.log.2");
     fs::copy(bench.path("a.log"), bench.path("a.log.1")).expect("copied");
     files.0.lock().expect("no panic").truncations.push(bench.path("a.log"));
     let mut lines = bench.taken();
@@ -222,15 +227,7 @@ fn a_copy_whose_log_is_truncated_in_the_middle_of_a_look_is_taken_for_it() {
 
 #[test]
 fn a_copy_that_was_only_begun_is_waited_for() {
-    let (mut bench, files) = following();
-    bench.append("a.log.9", "of which nothing can be told\n");
-    files.0.lock().expect("no panic").failing.insert(bench.path("a.log.9"));
-    bench.rename("a.log", "a.log.1");
-    bench.append("a.log", "2\n");
-    assert_eq!(bench.taken(), ["2"]);
-    files.0.lock().expect("no panic").failing.clear();
-    fs::remove_file(bench.path("a.log.9")).expect("removed");
-    bench.rename("a.log.1", "a.log.2");
+    let (mut bench, _) = asking();
     bench.append("a.log.1", "");
     assert_eq!(bench.taken(), [""; 0]);
     fs::copy(bench.path("a.log"), bench.path("a.log.1")).expect("copied");
