@@ -5,6 +5,7 @@
 
 mod corpus;
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use watchpost::follow::{Flow, Follower, HostFiles, Options as FollowOptions};
 use watchpost::record::Stream;
 use watchpost::spool::{AgentId, DirDisk, Fresh, Labels, NewBatch, Options as SpoolOptions, Spool};
 use watchpost::window::{Options as WindowOptions, Request, Windows};
+use watchpost_parsers::routes::Routes;
 use watchpost_parsers::{Format, Parser, route};
 
 use corpus::{Corpus, read_at, recommended_format, requests};
@@ -39,7 +41,8 @@ const STAGES: &[(&str, Prepare)] = &[
     ("parse combined", |corpus| parse(&corpus.combined, Format::combined())),
     ("parse recommended", |corpus| parse(&corpus.recommended, recommended_format())),
     ("parse json", |corpus| parse(&corpus.json, Format::json())),
-    ("route", routes),
+    ("route", route),
+    ("routes", routes),
     ("observe", observe),
     ("redact", redact),
     ("record", record),
@@ -147,7 +150,7 @@ fn parse(lines: &[Vec<u8>], format: Format) -> Run {
     })
 }
 
-fn routes(corpus: &Corpus) -> Run {
+fn route(corpus: &Corpus) -> Run {
     let mut text = String::new();
     over(requests(&corpus.recommended, recommended_format()), move |request| {
         text.clear();
@@ -156,9 +159,18 @@ fn routes(corpus: &Corpus) -> Run {
     })
 }
 
+fn routes(corpus: &Corpus) -> Run {
+    let mut routes = Routes::new();
+    over(requests(&corpus.recommended, recommended_format()), move |request| {
+        black_box(routes.of(request.method.as_deref(), request.target.as_deref()));
+    })
+}
+
 fn observe(corpus: &Corpus) -> Run {
     let mut windows = Windows::new(WindowOptions::default(), 0);
-    over(requests(&corpus.recommended, recommended_format()), move |request| {
+    let requests = requests(&corpus.recommended, recommended_format());
+    let rows = requests.into_iter().map(|request| (request, Cell::new(0))).collect();
+    over(rows, move |(request, row)| {
         let request = Request {
             time_ms: request.time_ms,
             status: request.status,
@@ -166,8 +178,9 @@ fn observe(corpus: &Corpus) -> Run {
             request_time_ms: request.request_time_ms,
             vhost: request.vhost.as_deref(),
             route: request.route.as_bytes(),
+            route_row: row.get(),
         };
-        windows.observe(1, read_at(), &request);
+        row.set(windows.observe(1, read_at(), &request));
     })
 }
 
@@ -201,7 +214,7 @@ struct Taker {
     redactor: Redactor,
     masked: Vec<u8>,
     builder: Builder,
-    route: String,
+    routes: Routes,
     windows: Windows,
 }
 
@@ -212,7 +225,7 @@ impl Taker {
             redactor: Redactor::new(&[]),
             masked: Vec::new(),
             builder: Builder::new(BATCH_BYTES_MAX),
-            route: String::new(),
+            routes: Routes::new(),
             windows: Windows::new(WindowOptions::default(), 0),
         }
     }
@@ -228,17 +241,17 @@ impl Taker {
         if self.builder.add(1, write) != Added::Yes {
             return;
         }
-        self.route.clear();
-        route::route(parsed.method, parsed.target, &mut self.route);
+        let known = self.routes.of(parsed.method, parsed.target);
         let request = Request {
             time_ms: parsed.time_ms,
             status: parsed.status.unwrap_or(0),
             bytes_sent: parsed.bytes_sent.unwrap_or(0),
             request_time_ms: parsed.request_time_ms,
             vhost: parsed.vhost,
-            route: self.route.as_bytes(),
+            route: known.route,
+            route_row: *known.note,
         };
-        self.windows.observe(1, read_at(), &request);
+        *known.note = self.windows.observe(1, read_at(), &request);
     }
 }
 

@@ -21,6 +21,7 @@ pub mod haproxy;
 pub mod nginx_conf;
 pub mod prometheus;
 pub mod route;
+pub mod routes;
 pub mod stub_status;
 pub mod time;
 pub mod upstream;

@@ -19,28 +19,28 @@ const NANOSECONDS_FROM: u64 = 100_000_000_000_000_000;
 
 /// `$time_local`, exactly 26 bytes.
 pub fn local_ms(text: &[u8]) -> Option<i64> {
-    if text.len() != LOCAL_BYTES || !local_shape(text) {
+    let text: &[u8; LOCAL_BYTES] = text.try_into().ok()?;
+    let [d1, d2, b'/', m1, m2, m3, b'/', y1, y2, y3, y4, b':', _, _, _, _, _, _, _, _, b' ', ..] = text
+    else {
         return None;
-    }
-    let month = match part(text, 3, 6) {
-        b"Jan" => 1,
-        b"Feb" => 2,
-        b"Mar" => 3,
-        b"Apr" => 4,
-        b"May" => 5,
-        b"Jun" => 6,
-        b"Jul" => 7,
-        b"Aug" => 8,
-        b"Sep" => 9,
-        b"Oct" => 10,
-        b"Nov" => 11,
-        b"Dec" => 12,
+    };
+    let month = match [m1, m2, m3].map(|letter| *letter) {
+        [b'J', b'a', b'n'] => 1,
+        [b'F', b'e', b'b'] => 2,
+        [b'M', b'a', b'r'] => 3,
+        [b'A', b'p', b'r'] => 4,
+        [b'M', b'a', b'y'] => 5,
+        [b'J', b'u', b'n'] => 6,
+        [b'J', b'u', b'l'] => 7,
+        [b'A', b'u', b'g'] => 8,
+        [b'S', b'e', b'p'] => 9,
+        [b'O', b'c', b't'] => 10,
+        [b'N', b'o', b'v'] => 11,
+        [b'D', b'e', b'c'] => 12,
         _ => return None,
     };
-    let day = two_digits(text, 0)?;
-    let year = two_digits(text, 7)? * 100 + two_digits(text, 9)?;
-    let seconds = date_seconds(year, month, day)?
-        + clock_seconds(two_digits(text, 12)?, two_digits(text, 15)?, two_digits(text, 18)?)?;
+    let year = number_of(*y1, *y2)? * 100 + number_of(*y3, *y4)?;
+    let seconds = date_seconds(year, month, number_of(*d1, *d2)?)? + clock_of(text)?;
     Some((seconds - zone_seconds(rest(text, 21))?) * 1000)
 }
 
@@ -165,9 +165,14 @@ pub(crate) fn iso8601_shape(text: &[u8]) -> bool {
 }
 
 fn two_digits(text: &[u8], at: usize) -> Option<i64> {
-    let tens = text.get(at).filter(|byte| byte.is_ascii_digit())?;
-    let ones = text.get(at + 1).filter(|byte| byte.is_ascii_digit())?;
-    Some(i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
+    number_of(*text.get(at)?, *text.get(at + 1)?)
+}
+
+/// The number that two digits make.
+#[inline]
+fn number_of(tens: u8, ones: u8) -> Option<i64> {
+    (tens.is_ascii_digit() && ones.is_ascii_digit())
+        .then(|| i64::from(tens - b'0') * 10 + i64::from(ones - b'0'))
 }
 
 fn clock_seconds(hour: i64, minute: i64, second: i64) -> Option<i64> {
@@ -213,12 +218,19 @@ fn zone_seconds(zone: &[u8]) -> Option<i64> {
     (minutes < 60).then_some(sign * (two_digits(zone, 1)? * 3600 + minutes * 60))
 }
 
-/// Remembers the text of the last second: on a busy server most lines carry the same one.
+/// Bytes of `$time_local` before its clock: `17/May/2015:`.
+const DAY_BYTES: usize = 12;
+/// And after it: ` +0000`.
+const ZONE_BYTES: usize = 6;
+
+/// Remembers the text of the last second, since on a busy server most lines carry the same one, and its day.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LastSecond {
     text: [u8; LOCAL_BYTES],
     length: usize,
     ms: i64,
+    /// The midnight of `text`, where it is a `$time_local`.
+    midnight_ms: Option<i64>,
 }
 
 impl LastSecond {
@@ -230,11 +242,40 @@ impl LastSecond {
         let ms = parse(text)?;
         if let Some(kept) = self.text.get_mut(..text.len()) {
             kept.copy_from_slice(text);
-            self.length = text.len();
-            self.ms = ms;
+            *self = LastSecond { length: text.len(), ms, midnight_ms: None, ..*self };
         }
         Some(ms)
     }
+
+    /// [`local_ms`], which looks at the clock alone where day and zone are the last ones.
+    #[inline]
+    pub(crate) fn local(&mut self, text: &[u8]) -> Option<i64> {
+        let text: &[u8; LOCAL_BYTES] = text.try_into().ok()?;
+        if self.text == *text && self.length == LOCAL_BYTES {
+            return Some(self.ms);
+        }
+        let clock_ms = clock_of(text)? * 1000;
+        let midnight_ms = match self.midnight_ms {
+            Some(midnight_ms) if day_and_zone(&self.text) == day_and_zone(text) => midnight_ms,
+            _ => local_ms(text)? - clock_ms,
+        };
+        let ms = midnight_ms + clock_ms;
+        *self = LastSecond { text: *text, length: LOCAL_BYTES, ms, midnight_ms: Some(midnight_ms) };
+        Some(ms)
+    }
+}
+
+fn day_and_zone(text: &[u8; LOCAL_BYTES]) -> (Option<&[u8; DAY_BYTES]>, Option<&[u8; ZONE_BYTES]>) {
+    (text.first_chunk(), text.last_chunk())
+}
+
+/// The seconds since midnight that a `$time_local` shows.
+#[inline]
+fn clock_of(text: &[u8; LOCAL_BYTES]) -> Option<i64> {
+    let [_, _, _, _, _, _, _, _, _, _, _, _, h1, h2, b':', i1, i2, b':', s1, s2, ..] = text else {
+        return None;
+    };
+    clock_seconds(number_of(*h1, *h2)?, number_of(*i1, *i2)?, number_of(*s1, *s2)?)
 }
 
 #[cfg(test)]
@@ -321,6 +362,20 @@ mod tests {
             days -= length;
         }
         (year, 12, 31)
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_local_times_reads_as_each_alone(
+            texts in proptest::collection::vec(
+                "(0[12]|31)/(May|Jun|Feb)/201[56]:[012][0-9x]:[0-6][0-9]:[0-6]5 [+-]0[02]00|[0-9/: +-]{26}", 1..30
+            )
+        ) {
+            let mut last = LastSecond::default();
+            for text in &texts {
+                prop_assert_eq!(last.local(text.as_bytes()), local_ms(text.as_bytes()), "{}", text);
+            }
+        }
     }
 
     #[test]

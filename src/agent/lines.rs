@@ -3,7 +3,8 @@
 //! Invariant: a line is counted in the same step in which it goes into the batch (or is filtered), so the two
 //! never disagree, whatever the batch does next.
 
-use watchpost_parsers::{AccessLine, Unparsed, route};
+use watchpost_parsers::routes::Routes;
+use watchpost_parsers::{AccessLine, Unparsed};
 
 use super::ledger::Account;
 use super::line_reader::LineReader;
@@ -27,7 +28,6 @@ const TIMESTAMPS_MS: std::ops::Range<EpochMs> = 1_000_000_000_000..10_000_000_00
 #[derive(Debug)]
 pub(super) struct Reader {
     lines: LineReader,
-    route: String,
     /// Lines of this file that did not parse, since this start.
     pub(super) unparsed: u64,
     /// Whether the file was read to its end at the last turn.
@@ -37,7 +37,7 @@ pub(super) struct Reader {
 impl Reader {
     /// A reader for the files of a plan.
     pub(super) fn new(plan: &LogPlan) -> Reader {
-        Reader { lines: LineReader::new(plan), route: String::new(), unparsed: 0, caught_up: false }
+        Reader { lines: LineReader::new(plan), unparsed: 0, caught_up: false }
     }
 }
 
@@ -85,6 +85,8 @@ pub(super) struct Sink<'a> {
     pub(super) account: &'a mut Account,
     /// The counts of requests.
     pub(super) windows: &'a mut Windows,
+    /// The routes of the paths that come again and again.
+    pub(super) routes: &'a mut Routes,
     /// The open batch of lines.
     pub(super) builder: &'a mut Builder,
     /// What is shipped.
@@ -112,7 +114,7 @@ impl Sink<'_> {
         }
         self.account.taken_line(!wanted);
         if !line.counted || is_on(Mutant::CountsTwice) {
-            self.observe(&result, &mut reader.route, &mut reader.unparsed);
+            self.observe(&result, &mut reader.unparsed);
         }
         Flow::Continue
     }
@@ -120,30 +122,25 @@ impl Sink<'_> {
     /// Counts a line that waits in its file to be taken.
     pub(super) fn count(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
         let result = reader.lines.parse(line.bytes);
-        self.observe(&result, &mut reader.route, &mut reader.unparsed);
+        self.observe(&result, &mut reader.unparsed);
         Flow::Continue
     }
 
-    fn observe(
-        &mut self,
-        result: &Result<AccessLine<'_>, Unparsed>,
-        route_text: &mut String,
-        unparsed: &mut u64,
-    ) {
+    fn observe(&mut self, result: &Result<AccessLine<'_>, Unparsed>, unparsed: &mut u64) {
         self.account.read_line();
         match result {
             Ok(parsed) => {
-                route_text.clear();
-                route::route(parsed.method, parsed.target, route_text);
+                let known = self.routes.of(parsed.method, parsed.target);
                 let request = Request {
                     time_ms: parsed.time_ms,
                     status: parsed.status.unwrap_or(0),
                     bytes_sent: parsed.bytes_sent.unwrap_or(0),
                     request_time_ms: parsed.request_time_ms,
                     vhost: parsed.vhost,
-                    route: route_text.as_bytes(),
+                    route: known.route,
+                    route_row: *known.note,
                 };
-                self.windows.observe(self.file, self.read_at, &request);
+                *known.note = self.windows.observe(self.file, self.read_at, &request);
             }
             Err(reason) => {
                 *unparsed += 1;

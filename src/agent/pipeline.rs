@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use watchpost_parsers::routes::Routes;
+
 use super::events::{Event, Severity};
 use super::ledger::Account;
 use super::lines::{Reader, Shipping};
@@ -84,6 +86,7 @@ pub(super) struct Pipeline {
     pub(super) host_name: String,
     pub(super) last_warning: Option<String>,
     pub(super) shipping: Shipping,
+    pub(super) routes: Routes,
     /// Uncompressed bytes of a batch, at most: the setting, or what the spool can hold if that is less.
     pub(super) batch_max_bytes: u32,
     pub(super) host_records: Open,
@@ -142,6 +145,7 @@ impl Pipeline {
             host_records: Open::new(batch_max),
             events: Open::new(batch_max),
             shipping: Shipping::new(ships_what(&config), &config.redact, batch_max),
+            routes: Routes::new(),
             batch_max_bytes: batch_max,
             changes: BTreeMap::new(),
             refused: VecDeque::new(),

@@ -108,6 +108,7 @@ impl Pipeline {
         let mut sink = Sink {
             account: &mut self.account,
             windows: &mut self.windows,
+            routes: &mut self.routes,
             builder: &mut self.lines.builder,
             shipping: &mut self.shipping,
             file: window_file(id),
@@ -127,6 +128,7 @@ impl Pipeline {
         let mut sink = Sink {
             account: &mut self.account,
             windows: &mut self.windows,
+            routes: &mut self.routes,
             builder: &mut self.lines.builder,
             shipping: &mut self.shipping,
             file: window_file(id),

@@ -3,6 +3,7 @@
 //! Nothing is lost on the way: bytes that are not UTF-8 become `\xNN` and the record says `"escaped":true`; a
 //! line that was cut says so with its real length.
 
+use super::escape;
 use crate::record::EpochMs;
 
 /// What a record says of its line beside the text.
@@ -92,8 +93,7 @@ struct Written {
 fn write_escaped(out: &mut Vec<u8>, line: &[u8], bytes_max: usize) -> Written {
     let end = out.len() + bytes_max;
     // Two bytes for each is the most that text without control bytes can take.
-    if !has_controls(line) && 2 * line.len() <= bytes_max && str::from_utf8(line).is_ok() {
-        write_plain(out, line);
+    if 2 * line.len() <= bytes_max && escape::append(out, line) {
         return Written { consumed: line.len(), escaped: false };
     }
     let mut consumed = 0;
@@ -115,17 +115,6 @@ fn write_escaped(out: &mut Vec<u8>, line: &[u8], bytes_max: usize) -> Written {
         }
     }
     Written { consumed, escaped }
-}
-
-/// Appends text that has no control bytes: what is left to escape gets a backslash before it.
-fn write_plain(out: &mut Vec<u8>, text: &[u8]) {
-    let mut done = 0;
-    for at in memchr::memchr2_iter(b'"', b'\\', text) {
-        out.extend_from_slice(&text[done..at]);
-        out.push(b'\\');
-        done = at;
-    }
-    out.extend_from_slice(&text[done..]);
 }
 
 /// Appends valid text in runs between the bytes that JSON needs escaped; gives what went in.
@@ -158,11 +147,6 @@ fn write_text(out: &mut Vec<u8>, text: &str, end: usize) -> (usize, bool) {
 
 fn needs_escape(byte: u8) -> bool {
     is_control(byte) || byte == b'"' || byte == b'\\'
-}
-
-/// Looks at every byte, without an early exit, so that it compiles to vectors.
-fn has_controls(text: &[u8]) -> bool {
-    text.iter().fold(false, |any, byte| any | is_control(*byte))
 }
 
 fn is_control(byte: u8) -> bool {
@@ -257,6 +241,22 @@ mod tests {
             write(&mut out, 1, line.as_bytes(), Marks::default(), 1000);
             let json = serde_json::json!({"timestamp": 1, "log": line});
             prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&out).expect("JSON"), json);
+        }
+
+        #[test]
+        fn the_fast_way_writes_what_the_plain_way_writes(
+            line in proptest::collection::vec(
+                prop_oneof![20 => b' '..=b'~', 4 => Just(b'"'), 2 => Just(b'\\'), 1 => any::<u8>()], 0..200
+            )
+        ) {
+            let (mut fast, mut plain) = (b"x".to_vec(), b"x".to_vec());
+            let did = escape::append(&mut fast, &line);
+            let is_simple = line.iter().all(|byte| (b' '..=b'~').contains(byte));
+            prop_assert_eq!(did, is_simple);
+            if let (true, Ok(text)) = (did, str::from_utf8(&line)) {
+                prop_assert_eq!(write_text(&mut plain, text, usize::MAX), (line.len(), true));
+            }
+            prop_assert_eq!(fast, plain);
         }
 
         #[test]

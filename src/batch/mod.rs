@@ -3,6 +3,7 @@
 //! One [`Builder`] a stream. Invariant: the uncompressed bytes of a batch never pass `bytes_max`, and a
 //! record is never split over two batches. Knows nothing of where a batch goes.
 
+mod escape;
 pub mod line;
 pub mod redact;
 

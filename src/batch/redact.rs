@@ -55,6 +55,8 @@ impl Redactor {
     /// The line with every listed value masked, written to `out`; `None` when there was nothing to mask and
     /// `out` was not touched.
     pub fn mask<'a>(&self, line: &[u8], out: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        // Most lines have no query, and one look for this byte is cheaper than many for the three below.
+        memchr::memchr(b'=', line)?;
         let (mut copied, mut at) = (0, 0);
         while let Some(found) = memchr::memchr3(b'?', b'&', b';', &line[at..]) {
             let start = at + found + 1;

@@ -14,7 +14,7 @@ use super::sketch::{Measured, Sketch};
 use super::state::{Decoder, Encoder, Journal, Key, Mark};
 use super::summary::{Span, Summary};
 
-/// Intervals held open at a time. Over it the oldest is closed before its time.
+/// Intervals held open at a time. Over it the one idle for longest is closed before its time.
 pub(super) const OPEN_MAX: usize = 64;
 /// Parts (a vhost in an interval) held at most. Over it closed intervals are folded together.
 const PARTS_MAX: usize = 4096;
@@ -33,11 +33,14 @@ struct Part {
 
 #[derive(Debug)]
 struct Interval {
-    serial: u64,
     span: Span,
     unparsed: u64,
     /// By the row of the vhost's table; the last is the remainder's.
     parts: Vec<Option<Box<Part>>>,
+    /// Closed, to be taken at the next close.
+    ready: bool,
+    /// When it was last turned to, in turns.
+    used: u64,
     mark: Mark,
 }
 
@@ -48,9 +51,16 @@ pub(super) struct Intervals {
     /// The row of the remainder.
     other: u16,
     other_name: Arc<str>,
-    open: BTreeMap<i64, Interval>,
-    /// Closed, to be taken at the next close.
-    ready: VecDeque<Interval>,
+    /// Everything that is held, by serial.
+    held: BTreeMap<u64, Interval>,
+    /// Serials of the open ones by their start.
+    open: BTreeMap<i64, u64>,
+    /// The open interval of the last line, as start and serial.
+    last: Option<(i64, u64)>,
+    /// Serials of those that are closed, to be taken at the next close, in the order in which they were closed.
+    ready: VecDeque<u64>,
+    /// Turns from one interval to another.
+    uses: u64,
     parts: usize,
     /// Every interval that ends here or before was handed out (or had nothing).
     pub(super) closed_through: Option<i64>,
@@ -87,14 +97,14 @@ impl Interval {
 
     /// Whether it is handed out at the next close.
     fn is_due(&self, watermark: Option<i64>, all: bool) -> bool {
-        all || self.span.correction || watermark.is_some_and(|w| self.span.end_s <= w)
+        all || self.ready || self.span.correction || watermark.is_some_and(|w| self.span.end_s <= w)
     }
 
     /// It leaves: nothing of it stays on disk.
-    fn forget(&self, journal: &mut Journal) {
-        journal.remove(self.mark, Key::Interval(self.serial));
+    fn forget(&self, serial: u64, journal: &mut Journal) {
+        journal.remove(self.mark, Key::Interval(serial));
         for (row, part) in (0u16..).zip(&self.parts) {
-            part.iter().for_each(|part| journal.remove(part.mark, Key::Part(self.serial, row)));
+            part.iter().for_each(|part| journal.remove(part.mark, Key::Part(serial, row)));
         }
     }
 }
@@ -106,8 +116,11 @@ impl Intervals {
             interval_s: i64::from(interval_s.max(1)),
             other,
             other_name: names::OTHER.into(),
+            held: BTreeMap::new(),
             open: BTreeMap::new(),
+            last: None,
             ready: VecDeque::new(),
+            uses: 0,
             parts: 0,
             closed_through: None,
             next_serial: 0,
@@ -123,15 +136,14 @@ impl Intervals {
         journal: &mut Journal,
     ) {
         let other = self.other;
-        let start = self.open_at(second, journal);
-        let interval = self.open.get_mut(&start).expect("open_at opened it");
+        let serial = self.open_at(second, journal);
+        let interval = self.held.get_mut(&serial).expect("open_at opened it");
         let fits = |part: &Part| Arc::ptr_eq(&part.name, name) || part.name == *name;
         if !interval.part(row).is_some_and(|part| fits(part)) {
             let before = interval.parts();
-            displace(interval, row, (other, &self.other_name), name, journal);
+            displace(serial, interval, row, (other, &self.other_name), name, journal);
             self.parts = self.parts + interval.parts() - before;
         }
-        let serial = interval.serial;
         let part = interval.part(row).expect("displace made it");
         part.counts.add(status, bytes_sent);
         if let Some(latency) = latency {
@@ -145,39 +157,61 @@ impl Intervals {
 
     /// Adds one line that could not be parsed.
     pub(super) fn add_unparsed(&mut self, second: i64, journal: &mut Journal) {
-        let start = self.open_at(second, journal);
-        let interval = self.open.get_mut(&start).expect("open_at opened it");
+        let serial = self.open_at(second, journal);
+        let interval = self.held.get_mut(&serial).expect("open_at opened it");
         interval.unparsed += 1;
-        journal.touch(&mut interval.mark, Key::Interval(interval.serial));
+        journal.touch(&mut interval.mark, Key::Interval(serial));
     }
 
-    /// The start of the open interval of a second; opens it, and closes the oldest over the cap.
-    fn open_at(&mut self, second: i64, journal: &mut Journal) -> i64 {
-        let start_s = second.div_euclid(self.interval_s) * self.interval_s;
-        if self.open.contains_key(&start_s) {
-            return start_s;
-        }
-        if self.open.len() >= OPEN_MAX
-            && let Some((_, oldest)) = self.open.pop_first()
+    /// The serial of the open interval of a second; opens it, and closes the one idle for longest over the cap.
+    fn open_at(&mut self, second: i64, journal: &mut Journal) -> u64 {
+        // Line after line belongs to one interval; a division and a look-up are dear.
+        if let Some((start_s, serial)) = self.last
+            && (start_s..start_s + self.interval_s).contains(&second)
         {
-            self.retire(oldest, journal);
+            return serial;
+        }
+        let start_s = second.div_euclid(self.interval_s) * self.interval_s;
+        let serial = match self.open.get(&start_s) {
+            Some(serial) => *serial,
+            None => self.open_anew(start_s, journal),
+        };
+        self.last = Some((start_s, serial));
+        self.uses += 1;
+        self.held.get_mut(&serial).into_iter().for_each(|interval| interval.used = self.uses);
+        serial
+    }
+
+    fn open_anew(&mut self, start_s: i64, journal: &mut Journal) -> u64 {
+        if self.open.len() >= OPEN_MAX {
+            // Not the oldest: of two logs of different days one would close the other's interval with each line.
+            let idle = self.open.iter().min_by_key(|(_, serial)| self.held.get(serial).map(|held| held.used));
+            if let Some((start_s, serial)) = idle.map(|(start_s, serial)| (*start_s, *serial)) {
+                self.open.remove(&start_s);
+                self.retire(serial, journal);
+            }
         }
         let end_s = start_s + self.interval_s;
         let correction = self.closed_through.is_some_and(|closed| end_s <= closed);
         let serial = self.next_serial;
         self.next_serial += 1;
         let span = Span { start_s, end_s, correction };
-        let mut interval = Interval { serial, span, unparsed: 0, parts: Vec::new(), mark: Mark::default() };
+        let mut interval =
+            Interval { span, unparsed: 0, parts: Vec::new(), ready: false, used: 0, mark: Mark::default() };
         journal.touch(&mut interval.mark, Key::Interval(serial));
-        self.open.insert(start_s, interval);
-        start_s
+        self.held.insert(serial, interval);
+        self.open.insert(start_s, serial);
+        serial
     }
 
-    /// Closes an interval before it is taken.
-    fn retire(&mut self, mut interval: Interval, journal: &mut Journal) {
+    /// Closes an interval, which is open no more, before it is taken.
+    fn retire(&mut self, serial: u64, journal: &mut Journal) {
+        self.last = None;
+        let Some(interval) = self.held.get_mut(&serial) else { return };
         self.closed_through = self.closed_through.max(Some(interval.span.end_s));
-        journal.touch(&mut interval.mark, Key::Interval(interval.serial));
-        self.ready.push_back(interval);
+        interval.ready = true;
+        journal.touch(&mut interval.mark, Key::Interval(serial));
+        self.ready.push_back(serial);
         if self.ready.len() > PARTS_MAX {
             self.fold(journal);
         }
@@ -189,27 +223,27 @@ impl Intervals {
         while self.ready.len() < 2
             && let Some((_, oldest)) = self.open.pop_first()
         {
-            self.closed_through = self.closed_through.max(Some(oldest.span.end_s));
-            self.ready.push_back(oldest);
+            self.retire(oldest, journal);
         }
+        let other = (self.other, &self.other_name);
         while (self.parts > PARTS_MAX / 2 || self.ready.len() > PARTS_MAX / 2) && self.ready.len() > 1 {
-            let other = (self.other, &self.other_name);
-            let mut intervals = std::mem::take(&mut self.ready).into_iter();
-            while let Some(mut interval) = intervals.next() {
-                if let Some(neighbour) = intervals.next() {
-                    neighbour.forget(journal);
-                    merge_interval(&mut interval, neighbour, other, journal);
+            let mut serials = std::mem::take(&mut self.ready).into_iter();
+            while let Some(serial) = serials.next() {
+                self.ready.push_back(serial);
+                let Some(neighbour) = serials.next() else { break };
+                let gone = self.held.remove(&neighbour);
+                if let (Some(interval), Some(gone)) = (self.held.get_mut(&serial), gone) {
+                    gone.forget(neighbour, journal);
+                    merge_interval(serial, interval, gone, other, journal);
                 }
-                self.ready.push_back(interval);
             }
-            self.parts = self.open.values().chain(&self.ready).map(Interval::parts).sum();
+            self.parts = self.held.values().map(Interval::parts).sum();
         }
     }
 
     /// Whether [`Intervals::close`], asked the same, would hand out anything.
     pub(super) fn is_due(&self, watermark: Option<i64>, all: bool, fill: bool, observed_from: i64) -> bool {
-        !self.ready.is_empty()
-            || self.open.values().any(|held| held.is_due(watermark, all))
+        self.held.values().any(|held| held.is_due(watermark, all))
             || (fill && !self.empty(watermark, &[], observed_from).is_empty())
     }
 
@@ -224,24 +258,25 @@ impl Intervals {
         observed_from: i64,
         journal: &mut Journal,
     ) -> Vec<Summary> {
-        let mut taken: Vec<Interval> = self.ready.drain(..).collect();
-        let due = self.open.iter().filter(|(_, held)| held.is_due(watermark, all));
-        let starts: Vec<i64> = due.map(|(start, _)| *start).collect();
-        taken.extend(starts.iter().filter_map(|start| self.open.remove(start)));
-        taken.sort_by_key(|interval| (interval.span.end_s, interval.serial));
+        self.last = None;
+        self.ready.clear();
+        let mut taken: Vec<(u64, Interval)> =
+            self.held.extract_if(.., |_, held| held.is_due(watermark, all)).collect();
+        self.open.retain(|_, serial| self.held.contains_key(serial));
+        taken.sort_by_key(|(serial, interval)| (interval.span.end_s, *serial));
         let mut summaries = if fill { self.empty(watermark, &taken, observed_from) } else { Vec::new() };
-        let last = taken.iter().map(|interval| interval.span.end_s).max();
+        let last = taken.iter().map(|(_, interval)| interval.span.end_s).max();
         self.closed_through = self.closed_through.max(watermark).max(last);
-        for interval in taken {
+        for (serial, interval) in taken {
             self.parts -= interval.parts();
-            interval.forget(journal);
+            interval.forget(serial, journal);
             summaries.extend(summarize(interval, observed_from));
         }
         summaries
     }
 
     /// Summaries of zero for the intervals that ended since the last close and had nothing.
-    fn empty(&self, watermark: Option<i64>, taken: &[Interval], observed_from: i64) -> Vec<Summary> {
+    fn empty(&self, watermark: Option<i64>, taken: &[(u64, Interval)], observed_from: i64) -> Vec<Summary> {
         let (Some(closed), Some(watermark)) = (self.closed_through, watermark) else { return Vec::new() };
         let first = closed.div_euclid(self.interval_s) + 1;
         let last = watermark.div_euclid(self.interval_s);
@@ -251,7 +286,7 @@ impl Intervals {
         (first..=last)
             .map(|number| number * self.interval_s)
             .filter(|end_s| end_s - self.interval_s >= observed_from)
-            .filter(|end_s| taken.iter().all(|held| held.span.end_s != *end_s))
+            .filter(|end_s| taken.iter().all(|(_, held)| held.span.end_s != *end_s))
             .map(|end_s| {
                 let span = Span { start_s: end_s - self.interval_s, end_s, correction: false };
                 let mut zero = Summary::new(&span, names::ALL, &Counts::default(), Sketch::default());
@@ -263,20 +298,10 @@ impl Intervals {
 
     /// The clock stepped back: what was open ends now, whatever its end.
     pub(super) fn retire_all(&mut self, journal: &mut Journal) {
-        for (_, interval) in std::mem::take(&mut self.open) {
-            self.retire(interval, journal);
+        for (_, serial) in std::mem::take(&mut self.open) {
+            self.retire(serial, journal);
         }
         self.closed_through = None;
-    }
-
-    fn all_mut(&mut self) -> impl Iterator<Item = &mut Interval> {
-        self.open.values_mut().chain(&mut self.ready)
-    }
-
-    fn find(&self, serial: u64) -> Option<(&Interval, bool)> {
-        let open = self.open.values().map(|interval| (interval, false));
-        open.chain(self.ready.iter().map(|interval| (interval, true)))
-            .find(|(interval, _)| interval.serial == serial)
     }
 
     /// The durable value of an interval or of a part.
@@ -284,13 +309,13 @@ impl Intervals {
         let mut encoder = Encoder::new();
         match key {
             Key::Interval(serial) => {
-                let (interval, ready) = self.find(serial)?;
+                let interval = self.held.get(&serial)?;
                 let span = interval.span;
                 encoder.signed(span.start_s).signed(span.end_s).unsigned(span.correction.into());
-                encoder.unsigned(ready.into()).unsigned(interval.unparsed);
+                encoder.unsigned(interval.ready.into()).unsigned(interval.unparsed);
             }
             Key::Part(serial, row) => {
-                let part = self.find(serial)?.0.parts.get(usize::from(row))?.as_ref()?;
+                let part = self.held.get(&serial)?.parts.get(usize::from(row))?.as_ref()?;
                 encoder.text(&part.name);
                 part.counts.encode(&mut encoder);
                 part.latency.encode(&mut encoder);
@@ -303,7 +328,7 @@ impl Intervals {
     /// The value of a key was handed out.
     pub(super) fn saved(&mut self, key: Key) {
         let (Key::Interval(serial) | Key::Part(serial, _)) = key else { return };
-        let Some(interval) = self.all_mut().find(|interval| interval.serial == serial) else { return };
+        let Some(interval) = self.held.get_mut(&serial) else { return };
         match key {
             Key::Part(_, row) => {
                 interval.part(row).into_iter().for_each(|part| part.mark = Mark::saved());
@@ -325,15 +350,18 @@ impl Intervals {
                 if start_s < 0 || end_s <= start_s || end_s > i64::MAX / 1000 {
                     return None;
                 }
-                let interval = Interval { serial, span, unparsed, parts: Vec::new(), mark: Mark::saved() };
                 self.next_serial = self.next_serial.max(serial.checked_add(1)?);
                 // An interval of another length (the setting changed) cannot go on growing.
                 let fits = start_s % self.interval_s == 0 && end_s - start_s == self.interval_s;
-                if ready || !fits || self.open.contains_key(&start_s) {
-                    self.ready.push_back(interval);
+                let ready = ready || !fits || self.open.contains_key(&start_s);
+                if ready {
+                    self.ready.push_back(serial);
                 } else {
-                    self.open.insert(start_s, interval);
+                    self.open.insert(start_s, serial);
                 }
+                let interval =
+                    Interval { span, unparsed, parts: Vec::new(), ready, used: 0, mark: Mark::saved() };
+                self.held.insert(serial, interval);
                 Some(())
             }
             Key::Part(serial, row) => {
@@ -348,7 +376,7 @@ impl Intervals {
                 } else {
                     (other, Arc::clone(&other_name))
                 };
-                let interval = self.all_mut().find(|interval| interval.serial == serial)?;
+                let interval = self.held.get_mut(&serial)?;
                 // A remainder that came to stand elsewhere (the limit changed) is written anew.
                 if Key::Part(serial, row) != key {
                     journal.remove(mark, key);
@@ -368,8 +396,8 @@ impl Intervals {
 
     /// Marks everything as changed.
     pub(super) fn touch_all(&mut self, journal: &mut Journal) {
-        for interval in self.all_mut() {
-            let serial = interval.serial;
+        for (serial, interval) in &mut self.held {
+            let serial = *serial;
             journal.touch(&mut interval.mark, Key::Interval(serial));
             for (row, part) in (0u16..).zip(&mut interval.parts) {
                 part.iter_mut().for_each(|part| journal.touch(&mut part.mark, Key::Part(serial, row)));
@@ -379,20 +407,20 @@ impl Intervals {
 
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize) {
-        (self.open.len() + self.ready.len(), self.parts)
+        (self.held.len(), self.parts)
     }
 }
 
 /// Makes room for `name` at `row`: what stood there belongs to a vhost that lost its row, and
 /// goes to the remainder.
 fn displace(
+    serial: u64,
     interval: &mut Interval,
     row: u16,
     other: (u16, &Arc<str>),
     name: &Arc<str>,
     journal: &mut Journal,
 ) {
-    let serial = interval.serial;
     let gone = interval.parts.get_mut(usize::from(row)).and_then(Option::take);
     if let Some(mut gone) = gone {
         journal.remove(std::mem::take(&mut gone.mark), Key::Part(serial, row));
@@ -407,8 +435,13 @@ fn displace(
 }
 
 /// Adds everything of `from` to `into`.
-fn merge_interval(into: &mut Interval, from: Interval, other: (u16, &Arc<str>), journal: &mut Journal) {
-    let serial = into.serial;
+fn merge_interval(
+    serial: u64,
+    into: &mut Interval,
+    from: Interval,
+    other: (u16, &Arc<str>),
+    journal: &mut Journal,
+) {
     into.span.start_s = into.span.start_s.min(from.span.start_s);
     into.span.end_s = into.span.end_s.max(from.span.end_s);
     into.span.correction &= from.span.correction;

@@ -17,6 +17,7 @@ mod names;
 mod recent;
 mod ring;
 mod sketch;
+mod spellings;
 mod state;
 mod summary;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use intervals::Intervals;
 use recent::{Recent, slot_of};
 use ring::Ring;
 use sketch::Measured;
+use spellings::Spellings;
 use state::{Journal, Key, Level, Mark, RecentKind};
 use top::{Hit, Table};
 use watermark::Watermark;
@@ -96,6 +98,9 @@ pub struct Request<'a> {
     pub vhost: Option<&'a [u8]>,
     /// The route, of any bytes.
     pub route: &'a [u8],
+    /// What [`Windows::observe`] answered for this route before; any number where it was not asked yet. It saves looking the
+    /// route up, and is checked.
+    pub route_row: u16,
 }
 
 /// How far a readable followed file was read at this tick.
@@ -126,6 +131,7 @@ pub struct Windows {
     latency: Recent<Sketch>,
     vhosts: Table,
     routes: Table,
+    spellings: Spellings,
     intervals: Intervals,
     totals: Totals,
     /// The first second that is wholly observed.
@@ -163,6 +169,7 @@ impl Windows {
             latency: Recent::new(RecentKind::Latency, LATENCY_SLOTS),
             vhosts,
             routes: Table::new(Level::Route, options.routes_max),
+            spellings: Spellings::default(),
             intervals: Intervals::new(options.summary_interval_s, other),
             totals: Totals {
                 counts: Counts::default(),
@@ -207,8 +214,8 @@ impl Windows {
         self.unknown = reason;
     }
 
-    /// Counts a parsed line of `file` that was read at `read_at`.
-    pub fn observe(&mut self, file: u32, read_at: EpochMs, request: &Request<'_>) {
+    /// Counts a parsed line of `file` that was read at `read_at`. Answers where its route stands, for [`Request::route_row`].
+    pub fn observe(&mut self, file: u32, read_at: EpochMs, request: &Request<'_>) -> u16 {
         let read_at = read_at.clamp(0, EPOCH_MS_MAX);
         let told = request.time_ms.map(|time| time.max(0));
         let skewed = told.is_some_and(|time| time > read_at + FUTURE_TOLERANCE_MS);
@@ -234,12 +241,32 @@ impl Windows {
             sketch.add_measured(latency);
         }
         let hit = Hit { slot, error: counts::is_error(request.status), latency_ms };
-        let route = names::route(request.route, &mut self.scratch);
-        self.routes.observe(route, hit, &mut self.journal);
-        let vhost = names::vhost(request.vhost, &mut self.scratch);
-        let row = self.vhosts.observe(vhost, hit, &mut self.journal);
+        let route_row = self.route_row(request);
+        self.routes.count(route_row, hit, &mut self.journal);
+        let row = self.vhost_row(request.vhost);
+        self.vhosts.count(row, hit, &mut self.journal);
         let measured = (request.status, request.bytes_sent, latency);
         self.intervals.add(second, (row, self.vhosts.name(row)), measured, &mut self.journal);
+        route_row
+    }
+
+    fn route_row(&mut self, request: &Request<'_>) -> u16 {
+        if self.routes.is_row_of(request.route_row, request.route) {
+            return request.route_row;
+        }
+        let route = names::route(request.route, &mut self.scratch);
+        self.routes.row_of(route, &mut self.journal)
+    }
+
+    fn vhost_row(&mut self, raw: Option<&[u8]>) -> u16 {
+        let raw = raw.unwrap_or_default();
+        if let Some(row) = self.spellings.row(raw, &self.vhosts) {
+            return row;
+        }
+        let vhost = names::vhost(raw, &mut self.scratch);
+        let row = self.vhosts.row_of(vhost, &mut self.journal);
+        self.spellings.keep(raw, row, self.vhosts.name(row));
+        row
     }
 
     /// Counts a line that could not be parsed, in the second in which it was read.

@@ -24,12 +24,14 @@ struct Slot<T> {
 pub(super) struct Recent<T> {
     kind: RecentKind,
     slots: Vec<Option<Slot<T>>>,
+    /// The place that was asked for last: line after line belongs to one slot.
+    last: (i64, usize),
 }
 
 impl<T: Default> Recent<T> {
     /// Room for `length` slots.
     pub(super) fn new(kind: RecentKind, length: usize) -> Recent<T> {
-        Recent { kind, slots: std::iter::repeat_with(|| None).take(length).collect() }
+        Recent { kind, slots: std::iter::repeat_with(|| None).take(length).collect(), last: (0, 0) }
     }
 
     fn place(&self, index: i64) -> usize {
@@ -39,7 +41,10 @@ impl<T: Default> Recent<T> {
     /// The slot to change; `None` where a newer one has taken its place.
     #[inline]
     pub(super) fn slot(&mut self, index: i64, journal: &mut Journal) -> Option<&mut T> {
-        let place = self.place(index);
+        if self.last.0 != index {
+            self.last = (index, self.place(index));
+        }
+        let place = self.last.1;
         let kind = self.kind;
         let held = &mut self.slots[place];
         match held {

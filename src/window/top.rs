@@ -137,12 +137,23 @@ impl Table {
         }
     }
 
-    /// Counts one request. Answers the row, or the number of rows for the remainder.
-    pub(super) fn observe(&mut self, name: &str, hit: Hit, journal: &mut Journal) -> u16 {
-        let row = match self.by_name.get(name) {
-            Some(row) => usize::from(*row),
-            None => self.admit(name, journal),
-        };
+    /// The row of a name: the one that it has, one that it gets, or the remainder's.
+    pub(super) fn row_of(&mut self, name: &str, journal: &mut Journal) -> u16 {
+        match self.by_name.get(name) {
+            Some(row) => *row,
+            None => self.admit(name, journal) as u16,
+        }
+    }
+
+    /// Whether a row is that of this name: asked where it stood last, to save looking it up.
+    #[inline]
+    pub(super) fn is_row_of(&self, row: u16, name: &[u8]) -> bool {
+        self.rows.get(usize::from(row)).is_some_and(|row| row.name.as_bytes() == name)
+    }
+
+    /// Counts one request at the row that [`Table::row_of`] gave for it just now.
+    pub(super) fn count(&mut self, row: u16, hit: Hit, journal: &mut Journal) {
+        let row = usize::from(row);
         let tally = match self.rows.get_mut(row) {
             Some(held) => {
                 held.score += 1;
@@ -166,7 +177,6 @@ impl Table {
                 cell.latency_max_ms = cell.latency_max_ms.max(latency_ms);
             }
         }
-        row as u16
     }
 
     /// The name of a row, or of the remainder.
@@ -438,14 +448,19 @@ mod tests {
         (rows.iter().map(|row| row.1.requests).sum(), rows.iter().map(|row| row.2.requests).sum())
     }
 
+    fn observe(table: &mut Table, name: &str, hit: Hit, journal: &mut Journal) {
+        let row = table.row_of(name, journal);
+        table.count(row, hit, journal);
+    }
+
     #[test]
     fn a_flood_of_one_hit_names_moves_no_busy_row() {
         let mut table = Table::new(Level::Vhost, 4);
         let mut journal = Journal::default();
         for round in 0..5000 {
-            table.observe("a.example", HIT, &mut journal);
-            table.observe("b.example", HIT, &mut journal);
-            table.observe(&format!("flood{round}"), HIT, &mut journal);
+            observe(&mut table, "a.example", HIT, &mut journal);
+            observe(&mut table, "b.example", HIT, &mut journal);
+            observe(&mut table, &format!("flood{round}"), HIT, &mut journal);
         }
         let rows = table.rows(0, 2);
         assert_eq!((&**rows[0].0, rows[0].1.requests), ("a.example", 5000));
@@ -460,11 +475,11 @@ mod tests {
         let mut table = Table::new(Level::Vhost, 8);
         let mut journal = Journal::default();
         for round in 0..200 {
-            table.observe(&format!("flood{round}"), HIT, &mut journal);
+            observe(&mut table, &format!("flood{round}"), HIT, &mut journal);
         }
         for round in 200..1000 {
-            table.observe("real.example", HIT, &mut journal);
-            table.observe(&format!("flood{round}"), HIT, &mut journal);
+            observe(&mut table, "real.example", HIT, &mut journal);
+            observe(&mut table, &format!("flood{round}"), HIT, &mut journal);
         }
         let rows = table.rows(0, 2);
         let real = rows.iter().find(|row| &**row.0 == "real.example");
@@ -484,7 +499,7 @@ mod tests {
             for (position, (name, slot, error)) in names.iter().enumerate() {
                 let hit = Hit { slot: Some(*slot), error: *error, latency_ms: None };
                 // Squaring makes some names far busier than others.
-                table.observe(&format!("/{}", name * name / 60), hit, &mut journal);
+                observe(&mut table, &format!("/{}", name * name / 60), hit, &mut journal);
                 expected.requests += 1;
                 expected.errors += u64::from(*error);
                 if position % 400 == 399 {

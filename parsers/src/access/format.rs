@@ -5,6 +5,7 @@
 
 use super::literal::Program;
 use super::log_format::{self, FORMAT_BYTES_MAX};
+use super::straight::Straight;
 use super::variable::{NAMES, Names, Slot, slot_of_name};
 use super::{Field, FieldSet};
 use crate::escape::Escape;
@@ -70,9 +71,13 @@ pub struct Format {
 /// The three ways to find the raw values of a line.
 #[derive(Clone, Debug)]
 pub(crate) enum Reader {
-    Literal(Program),
+    /// By its text; and straight, where nothing in the format forbids it.
+    Literal(Program, Option<Straight>),
     Json(Names),
-    Pattern { regex: regex::bytes::Regex, groups: Box<[(usize, Slot)]> },
+    Pattern {
+        regex: regex::bytes::Regex,
+        groups: Box<[(usize, Slot)]>,
+    },
 }
 
 impl Format {
@@ -87,7 +92,8 @@ impl Format {
         let pieces = log_format::read(text)?;
         let program = Program::new(&pieces);
         let fields = program.slots().flat_map(|slot| slot.gives().iter().copied()).collect();
-        Ok(Format { reader: Reader::Literal(program), escape: pieces.escape, fields })
+        let straight = Straight::new(&program);
+        Ok(Format { reader: Reader::Literal(program, straight), escape: pieces.escape, fields })
     }
 
     /// JSON lines with the usual keys, in any order: the names of nginx's variables and the common ones (`method`, `path`,

@@ -23,7 +23,7 @@ const RETRY_BYTES_MIN: usize = 4096;
 
 /// How a field's end is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+pub(super) enum Class {
     /// At the next place where the following text stands; to the end of the line when there is none.
     Free,
     /// At the next quote that is not escaped.
@@ -42,7 +42,7 @@ enum Class {
 
 /// How the text of one field is parted among the variables that wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+pub(super) enum Use {
     /// Nobody asks for it.
     Skip,
     /// All of it is one variable's value, or a path and its arguments.
@@ -52,18 +52,18 @@ enum Use {
 }
 
 #[derive(Clone, Debug)]
-struct Step {
-    usage: Use,
-    class: Class,
+pub(super) struct Step {
+    pub(super) usage: Use,
+    pub(super) class: Class,
     /// The text after the field.
-    after: Box<[u8]>,
+    pub(super) after: Box<[u8]>,
 }
 
 /// A compiled format.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    head: Box<[u8]>,
-    steps: Box<[Step]>,
+    pub(super) head: Box<[u8]>,
+    pub(super) steps: Box<[Step]>,
     /// Whether values are to be decoded where they hold a backslash.
     decode: bool,
 }
@@ -308,7 +308,7 @@ fn capture(usage: Use, line: &[u8], start: usize, end: usize, captures: &mut Cap
 }
 
 /// The first place from `from` on where `text` stands.
-fn find(line: &[u8], from: usize, text: &[u8]) -> Option<usize> {
+pub(super) fn find(line: &[u8], from: usize, text: &[u8]) -> Option<usize> {
     let first = *text.first()?;
     let mut at = from;
     loop {
@@ -321,7 +321,7 @@ fn find(line: &[u8], from: usize, text: &[u8]) -> Option<usize> {
 }
 
 /// Where the value of a rigid step that begins at `at` ends.
-fn extent(step: &Step, line: &[u8], at: usize) -> Option<usize> {
+pub(super) fn extent(step: &Step, line: &[u8], at: usize) -> Option<usize> {
     match step.class {
         Class::Free => None,
         Class::Quoted => {

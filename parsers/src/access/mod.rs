@@ -3,11 +3,13 @@
 //! `variable` has the names, `format` compiles what a user writes, `literal`, `json` and `regex` find the raw values, `parser`
 //! turns them into an [`AccessLine`], `unparsed` says why not. What it must never do: keep anything of a line after its successor.
 
+mod combined;
 mod format;
 mod json;
 mod literal;
 mod log_format;
 mod parser;
+mod straight;
 mod unparsed;
 mod variable;
 

@@ -6,11 +6,11 @@
 
 use super::format::{Format, Reader};
 use super::unparsed::{Expected, Unparsed};
-use super::variable::{Captures, Slot};
+use super::variable::{Captures, Slot, TIMES};
 use super::{AccessLine, json};
 use crate::bytes::{part, rest, seconds_as_ms, whole_number};
 use crate::escape::{Escape, unescape};
-use crate::time::{LastSecond, any_ms, epoch_ms, iso8601_ms, local_ms};
+use crate::time::{LastSecond, any_ms, epoch_ms, iso8601_ms};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -62,6 +62,16 @@ impl Parser {
         if line.trim_ascii_start().is_empty() {
             return Err(Unparsed::Empty);
         }
+        if let Reader::Literal(program, Some(straight)) = &self.format.reader
+            && let Some(parsed) = straight.read(program, line, &mut self.last_second)
+        {
+            return Ok(parsed);
+        }
+        self.parse_plainly(line)
+    }
+
+    /// The plain way: it knows every format, and why a line is none of it.
+    pub(super) fn parse_plainly<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
         let mut captures = Captures::new();
         if let Err(reason) = self.capture(line, &mut captures) {
             return Err(plainer(line, reason));
@@ -77,7 +87,7 @@ impl Parser {
             self.scratch.shrink_to(SCRATCH_KEPT_BYTES);
         }
         let decodes = match &self.format.reader {
-            Reader::Literal(program) => {
+            Reader::Literal(program, _) => {
                 program.run(line, captures)?;
                 program.decodes()
             }
@@ -140,6 +150,10 @@ impl<'a> Values<'a, '_> {
         Some((part(text, span.start as usize, span.end as usize), span.column as usize))
     }
 
+    fn raw_text(&self, slot: Slot) -> Option<&'a [u8]> {
+        self.raw(slot).map(|(text, _)| text)
+    }
+
     fn with_column(&self, slot: Slot) -> Option<(&'a [u8], usize)> {
         self.raw(slot).filter(|(text, _)| !text.is_empty() && *text != b"-")
     }
@@ -155,8 +169,7 @@ impl<'a> Values<'a, '_> {
 
     fn status(&self) -> Result<Option<u16>, Unparsed> {
         let Some((text, column)) = self.with_column(Slot::Status) else { return Ok(None) };
-        let code = if text.len() <= 3 { whole_number(text) } else { None };
-        code.map(|code| Some(code as u16)).ok_or(Unparsed::BadStatus { column })
+        status_code(text).map(Some).ok_or(Unparsed::BadStatus { column })
     }
 }
 
@@ -188,54 +201,69 @@ fn assemble<'a>(values: &Values<'a, '_>, last_second: &mut LastSecond) -> Result
             .or_else(|| values.text(Slot::ServerName))
             .or_else(|| values.text(Slot::HttpHost)),
         scheme: values.text(Slot::Scheme),
-        https: https(values),
+        https: https(
+            values.raw_text(Slot::Https),
+            values.text(Slot::Scheme),
+            values.raw_text(Slot::SslProtocol),
+        ),
         ssl_protocol: values.text(Slot::SslProtocol),
     })
 }
 
 /// Milliseconds with or without a fraction, which is cut off.
-fn milliseconds(text: &[u8]) -> Option<u64> {
+pub(super) fn milliseconds(text: &[u8]) -> Option<u64> {
     seconds_as_ms(text).map(|thousandths| thousandths / 1000)
 }
 
 /// The most exact time wins: `$msec` has milliseconds, the others seconds.
 fn time(values: &Values<'_, '_>, last_second: &mut LastSecond) -> Result<Option<i64>, Unparsed> {
-    type Read = fn(&[u8]) -> Option<i64>;
-    let forms: [(Slot, Read, bool); 4] = [
-        (Slot::Msec, epoch_ms, false),
-        (Slot::TimeIso8601, any_ms, true),
-        (Slot::TimeLocal, local_or_any_ms, true),
-        (Slot::TimeAny, any_ms, true),
-    ];
-    for (slot, read, is_cached) in forms {
+    for slot in TIMES {
         if let Some((text, column)) = values.with_column(slot) {
-            let ms = if is_cached { last_second.get(text, read) } else { read(text) };
+            let ms = read_time(slot, text, last_second);
             return ms.map(Some).ok_or(Unparsed::BadTime { column, variable: slot.name() });
         }
     }
     Ok(None)
 }
 
-/// In JSON a key is sometimes named `time_local` and holds another form.
-fn local_or_any_ms(text: &[u8]) -> Option<i64> {
-    local_ms(text).or_else(|| iso8601_ms(text)).or_else(|| epoch_ms(text))
+/// A time in the form of its slot, one of [`TIMES`].
+#[inline]
+pub(super) fn read_time(slot: Slot, text: &[u8], last_second: &mut LastSecond) -> Option<i64> {
+    match slot {
+        Slot::Msec => epoch_ms(text),
+        Slot::TimeLocal => last_second.local(text).or_else(|| last_second.get(text, other_ms)),
+        _ => last_second.get(text, any_ms),
+    }
 }
 
-fn https(values: &Values<'_, '_>) -> Option<bool> {
-    if let Some((flag, _)) = values.raw(Slot::Https) {
+/// In JSON a key is sometimes named `time_local` and holds another form.
+fn other_ms(text: &[u8]) -> Option<i64> {
+    iso8601_ms(text).or_else(|| epoch_ms(text))
+}
+
+/// Whether the client spoke TLS, from `$https` as it stands, else from the value of `$scheme`, else from `$ssl_protocol` as it
+/// stands.
+pub(super) fn https(flag: Option<&[u8]>, scheme: Option<&[u8]>, protocol: Option<&[u8]>) -> Option<bool> {
+    if let Some(flag) = flag {
         return Some(matches!(flag, b"on" | b"1" | b"true"));
     }
-    if let Some(scheme) = values.text(Slot::Scheme) {
+    if let Some(scheme) = scheme {
         return Some(scheme.eq_ignore_ascii_case(b"https"));
     }
-    values.raw(Slot::SslProtocol).map(|(protocol, _)| !protocol.is_empty() && protocol != b"-")
+    protocol.map(|protocol| !protocol.is_empty() && protocol != b"-")
 }
 
-type Request<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, Option<&'a [u8]>);
+/// A status of at most three digits.
+pub(super) fn status_code(text: &[u8]) -> Option<u16> {
+    let code = if text.len() <= 3 { whole_number(text) } else { None };
+    code.map(|code| code as u16)
+}
+
+pub(super) type Request<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, Option<&'a [u8]>);
 
 /// `$request` as method, target and protocol. What is no request (a TLS handshake on a plain port, line noise) has none of them;
 /// HTTP/0.9 has no protocol.
-fn split_request(request: &[u8]) -> Request<'_> {
+pub(super) fn split_request(request: &[u8]) -> Request<'_> {
     if request.first() == Some(&b'/') {
         // Some JSON formats name the path so.
         return (None, Some(request), None);

@@ -36,6 +36,9 @@ pub(crate) enum Slot {
     TimeAny,
 }
 
+/// The times, the most exact one first; the first that a line has is taken.
+pub(crate) const TIMES: [Slot; 4] = [Slot::Msec, Slot::TimeIso8601, Slot::TimeLocal, Slot::TimeAny];
+
 /// How many slots there are.
 pub(crate) const SLOT_COUNT: usize = Slot::TimeAny as usize + 1;
 

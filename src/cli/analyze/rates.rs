@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use hashbrown::HashTable;
+
 /// Seconds counted together.
 const PAGE_SECONDS: usize = 64;
 
@@ -14,6 +16,9 @@ const PAGES_MAX: usize = 65_536;
 
 /// Points of the series that are kept.
 const POINTS_MAX: usize = 2_048;
+
+/// An odd number without a pattern in its bits: 2^64 divided by the golden ratio. It spreads numbers that follow one another.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Widths of a point in seconds, each a multiple of the one before; what follows is doubled.
 const WIDTHS_S: [i64; 14] =
@@ -126,9 +131,8 @@ pub(super) struct Point {
 pub(super) struct Series {
     points_max: usize,
     width_s: i64,
-    points: BTreeMap<i64, Point>,
-    /// The point of the last line, not yet among the others.
-    open: (i64, Point),
+    /// By number: the second that a point begins at, in widths.
+    points: HashTable<(i64, Point)>,
 }
 
 impl Series {
@@ -138,36 +142,43 @@ impl Series {
     }
 
     fn with_points(points_max: usize) -> Series {
-        Series { points_max, width_s: WIDTHS_S[0], points: BTreeMap::new(), open: (0, Point::default()) }
+        Series { points_max, width_s: WIDTHS_S[0], points: HashTable::new() }
     }
 
-    /// Counts a request in a second since 1970, not before: no width would put both sides of it together.
+    /// Counts a request in a second since 1970.
     #[inline]
     pub(super) fn add(&mut self, second: i64, error: bool) {
-        debug_assert!(second >= 0, "{second}");
-        let index = second.div_euclid(self.width_s);
-        if index != self.open.0 {
-            self.close(second);
+        self.merge(second.div_euclid(self.width_s), Point { requests: 1, errors: u64::from(error) });
+        if self.points.len() > self.points_max {
+            self.widen();
         }
-        self.open.1.requests += 1;
-        self.open.1.errors += u64::from(error);
     }
 
-    /// Puts the open point to the others and opens that of a second.
-    fn close(&mut self, second: i64) {
-        let (index, point) = self.open;
-        if point.requests > 0 {
-            merge(&mut self.points, index, point);
-        }
+    fn merge(&mut self, number: i64, point: Point) {
+        let hash = |number: i64| (number as u64).wrapping_mul(SPREAD);
+        let same = |held: &(i64, Point)| held.0 == number;
+        let held = match self.points.find_mut(hash(number), same) {
+            Some((_, held)) => held,
+            None => {
+                let empty = (number, Point::default());
+                &mut self.points.insert_unique(hash(number), empty, |held| hash(held.0)).into_mut().1
+            }
+        };
+        held.requests += point.requests;
+        held.errors += point.errors;
+    }
+
+    /// Makes the points so wide that they fit.
+    #[cold]
+    fn widen(&mut self) {
         while self.points.len() > self.points_max {
             let coarser = wider(self.width_s);
             let factor = coarser / self.width_s;
-            for (index, point) in std::mem::take(&mut self.points) {
-                merge(&mut self.points, index.div_euclid(factor), point);
+            for (number, point) in std::mem::take(&mut self.points) {
+                self.merge(number.div_euclid(factor), point);
             }
             self.width_s = coarser;
         }
-        self.open = (second.div_euclid(self.width_s), Point::default());
     }
 
     /// Seconds of a point.
@@ -177,18 +188,8 @@ impl Series {
 
     /// The points by the second they begin at.
     pub(super) fn points(&self) -> BTreeMap<i64, Point> {
-        let mut points = self.points.clone();
-        if self.open.1.requests > 0 {
-            merge(&mut points, self.open.0, self.open.1);
-        }
-        points.into_iter().map(|(index, point)| (index * self.width_s, point)).collect()
+        self.points.iter().map(|(number, point)| (number * self.width_s, *point)).collect()
     }
-}
-
-fn merge(points: &mut BTreeMap<i64, Point>, index: i64, point: Point) {
-    let known = points.entry(index).or_default();
-    known.requests += point.requests;
-    known.errors += point.errors;
 }
 
 fn wider(width_s: i64) -> i64 {
@@ -256,7 +257,7 @@ mod tests {
             let (second, count) = busiest.expect("there is a request");
             prop_assert_eq!(seconds.peak(), Peak { requests: *count, second: *second });
             let points = series.points();
-            prop_assert!(points.len() <= points_max + 1);
+            prop_assert!(points.len() <= points_max);
             prop_assert_eq!(points.values().map(|point| point.requests).sum::<u64>(), requests.len() as u64);
             let errors = requests.iter().filter(|(_, error)| *error).count() as u64;
             prop_assert_eq!(points.values().map(|point| point.errors).sum::<u64>(), errors);

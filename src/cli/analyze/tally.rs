@@ -3,6 +3,7 @@
 //! Invariant: `lines` is `requests` and the unparsed together, and every table sums to the requests. What it must
 //! never do: allocate for a line like the ones before it.
 
+use watchpost_parsers::routes::Routes;
 use watchpost_parsers::{AccessLine, Unparsed, route};
 
 use super::rates::{Seconds, Series};
@@ -72,7 +73,7 @@ pub(super) struct Tally {
     pub(super) agents: Top,
     pub(super) referers: Top,
     pub(super) clients: Top,
-    route: String,
+    known_routes: Routes,
     name: Vec<u8>,
 }
 
@@ -100,7 +101,7 @@ impl Tally {
             agents: top(),
             referers: top(),
             clients: top(),
-            route: String::new(),
+            known_routes: Routes::new(),
             name: Vec::new(),
         }
     }
@@ -154,9 +155,7 @@ impl Tally {
     }
 
     fn names(&mut self, parsed: &AccessLine<'_>, hit: Hit) {
-        self.route.clear();
-        route::route(parsed.method, parsed.target, &mut self.route);
-        self.routes.add(self.route.as_bytes(), hit);
+        self.routes.add(self.known_routes.of(parsed.method, parsed.target).route, hit);
         vhost_name(parsed.vhost.unwrap_or(NONE), &mut self.name);
         self.vhosts.add(&self.name, hit);
         self.agents.add(beginning(parsed.agent.unwrap_or(NONE)), hit);

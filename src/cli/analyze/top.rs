@@ -6,8 +6,9 @@
 //! survivors left as they are). A name that comes again afterwards lacks at most the sum of those medians: its row
 //! says so, all others are exact.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
 
 use super::super::printable;
 
@@ -58,6 +59,7 @@ impl Counts {
 
 #[derive(Debug)]
 struct Row {
+    name: Box<[u8]>,
     counts: Counts,
     /// Requests of this name that may stand in the remainder.
     missed_max: u64,
@@ -77,7 +79,12 @@ pub(super) struct Ranked {
 #[derive(Debug)]
 pub(super) struct Top {
     rows_max: usize,
-    rows: HashMap<Box<[u8]>, Row, Seeds>,
+    rows: Vec<Row>,
+    /// Where each name stands in `rows`, by its hash.
+    places: HashTable<u32>,
+    seeds: Seeds,
+    /// The row of the last request. A visitor sends several in a row, with one agent and from one page.
+    last: usize,
     other: Counts,
     missed_max: u64,
 }
@@ -87,7 +94,10 @@ impl Top {
     pub(super) fn new(rows_max: usize) -> Top {
         Top {
             rows_max: rows_max.max(1),
-            rows: HashMap::with_hasher(Seeds::draw()),
+            rows: Vec::new(),
+            places: HashTable::new(),
+            seeds: Seeds::draw(),
+            last: 0,
             other: Counts::default(),
             missed_max: 0,
         }
@@ -96,30 +106,40 @@ impl Top {
     /// Counts one request.
     #[inline]
     pub(super) fn add(&mut self, name: &[u8], hit: Hit) {
-        match self.rows.get_mut(name) {
-            Some(row) => row.counts.add(hit),
-            None => self.enter(name, hit),
+        if self.rows.get(self.last).is_none_or(|row| *row.name != *name) {
+            self.last = self.place_of(name);
+        }
+        self.rows[self.last].counts.add(hit);
+    }
+
+    fn place_of(&mut self, name: &[u8]) -> usize {
+        let hash = self.seeds.hash(name);
+        match self.places.find(hash, |place| *self.rows[*place as usize].name == *name) {
+            Some(place) => *place as usize,
+            None => self.enter(name, hash),
         }
     }
 
     #[cold]
-    fn enter(&mut self, name: &[u8], hit: Hit) {
+    fn enter(&mut self, name: &[u8], hash: u64) -> usize {
         if self.rows.len() >= self.rows_max {
             self.prune();
         }
-        let mut counts = Counts::default();
-        counts.add(hit);
-        self.rows.insert(name.into(), Row { counts, missed_max: self.missed_max });
+        let place = self.rows.len();
+        self.rows.push(Row { name: name.into(), counts: Counts::default(), missed_max: self.missed_max });
+        let (rows, seeds) = (&self.rows, &self.seeds);
+        self.places.insert_unique(hash, place as u32, |place| seeds.hash(&rows[*place as usize].name));
+        place
     }
 
     /// Moves at least half of the names to the remainder.
     fn prune(&mut self) {
-        let mut requests: Vec<u64> = self.rows.values().map(|row| row.counts.requests).collect();
+        let mut requests: Vec<u64> = self.rows.iter().map(|row| row.counts.requests).collect();
         let middle = requests.len() / 2;
         let (_, median, _) = requests.select_nth_unstable(middle);
         let median = *median;
         let other = &mut self.other;
-        self.rows.retain(|_, row| {
+        self.rows.retain(|row| {
             let stays = row.counts.requests > median;
             if !stays {
                 other.merge(&row.counts);
@@ -127,20 +147,26 @@ impl Top {
             stays
         });
         self.missed_max += median;
+        self.places.clear();
+        let (rows, seeds) = (&self.rows, &self.seeds);
+        let hash = |place: &u32| seeds.hash(&rows[*place as usize].name);
+        (0..rows.len() as u32).for_each(|place| {
+            self.places.insert_unique(hash(&place), place, hash);
+        });
     }
 
     /// The `count` busiest names, and the remainder where there is one.
     pub(super) fn ranked(&self, count: usize) -> Vec<Ranked> {
-        let mut rows: Vec<(&[u8], &Row)> = self.rows.iter().map(|(name, row)| (&**name, row)).collect();
-        rows.sort_unstable_by(|(left_name, left), (right_name, right)| {
-            right.counts.requests.cmp(&left.counts.requests).then(left_name.cmp(right_name))
+        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        rows.sort_unstable_by(|left, right| {
+            right.counts.requests.cmp(&left.counts.requests).then_with(|| left.name.cmp(&right.name))
         });
         let mut other = self.other;
-        rows.iter().skip(count).for_each(|(_, row)| other.merge(&row.counts));
+        rows.iter().skip(count).for_each(|row| other.merge(&row.counts));
         let mut ranked: Vec<Ranked> = rows
             .iter()
             .take(count)
-            .map(|(name, row)| Ranked { name: clean(name), counts: row.counts, missed_max: row.missed_max })
+            .map(|row| Ranked { name: clean(&row.name), counts: row.counts, missed_max: row.missed_max })
             .collect();
         if other.requests > 0 {
             ranked.push(Ranked { name: OTHER.to_owned(), counts: other, missed_max: 0 });
@@ -165,60 +191,32 @@ impl Seeds {
     }
 }
 
-impl BuildHasher for Seeds {
-    type Hasher = Folding;
-
-    fn build_hasher(&self) -> Folding {
-        Folding { state: self.0[0], seed: self.0[1] }
-    }
-}
-
-/// Multiplies sixteen bytes at a time and folds the product (as wyhash and foldhash do).
-struct Folding {
-    state: u64,
-    seed: u64,
-}
-
-impl Folding {
+impl Seeds {
+    /// Multiplies sixteen bytes at a time and folds the product (as wyhash and foldhash do).
     #[inline]
-    fn mix(&mut self, low: u64, high: u64) {
-        let product = u128::from(low ^ self.state) * u128::from(high ^ self.seed);
-        self.state = (product as u64) ^ ((product >> 64) as u64);
-    }
-}
-
-impl Hasher for Folding {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(16);
-        for chunk in &mut chunks {
-            let (low, high) = chunk.split_at(8);
-            self.mix(word(low), word(high));
+    fn hash(&self, name: &[u8]) -> u64 {
+        let [mut state, seed] = self.0;
+        let mut mix = |low: u64, high: u64| {
+            let product = u128::from(low ^ state) * u128::from(high ^ seed);
+            state = (product as u64) ^ ((product >> 64) as u64);
+        };
+        let pair = |bytes: &[u8; 16]| {
+            let value = u128::from_le_bytes(*bytes);
+            (value as u64, (value >> 64) as u64)
+        };
+        // The last bytes may be mixed in twice; so is the length, which tells such names apart.
+        match (name.last_chunk::<16>(), name.last_chunk::<8>(), name.first_chunk::<8>()) {
+            (Some(last), ..) => {
+                for block in name.as_chunks::<16>().0.iter().chain([last]) {
+                    let (low, high) = pair(block);
+                    mix(low, high);
+                }
+            }
+            (None, Some(last), Some(first)) => mix(u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+            _ => mix(name.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0),
         }
-        let rest = chunks.remainder();
-        if !rest.is_empty() {
-            let (low, high) = rest.split_at(rest.len().min(8));
-            self.mix(word(low), word(high));
-        }
-    }
-
-    #[inline]
-    fn write_usize(&mut self, length: usize) {
-        self.mix(length as u64, 0);
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.state
-    }
-}
-
-/// Up to eight bytes as a number.
-#[inline]
-fn word(bytes: &[u8]) -> u64 {
-    match bytes.first_chunk::<8>() {
-        Some(eight) => u64::from_le_bytes(*eight),
-        None => bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)),
+        mix(name.len() as u64, 0);
+        state
     }
 }
 
@@ -291,7 +289,7 @@ mod tests {
         #[test]
         fn names_of_any_length_are_told_apart(left: Vec<u8>, right: Vec<u8>) {
             let seeds = Seeds([0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93]);
-            prop_assert_eq!(seeds.hash_one(&left[..]) == seeds.hash_one(&right[..]), left == right);
+            prop_assert_eq!(seeds.hash(&left) == seeds.hash(&right), left == right);
         }
     }
 }

@@ -217,6 +217,21 @@ fn nobody_takes_summaries_and_still_the_room_is_bounded() {
 }
 
 #[test]
+fn old_logs_of_different_days_do_not_close_each_others_intervals() {
+    let mut windows = new();
+    let now = T0_S * 1000;
+    for line in 0..3_000i64 {
+        for day in [9, 3, 7] {
+            windows.observe(1, now, &request((T0_S - day * 86_400 + line) * 1000, 200));
+        }
+    }
+    let summaries = windows.close_summaries(true);
+    let all = summaries.iter().filter(|summary| summary.vhost == "_all");
+    assert_eq!(all.clone().map(|summary| summary.requests).sum::<u64>(), 9_000);
+    assert_eq!(all.count(), 900, "ten seconds of a day once");
+}
+
+#[test]
 fn thousands_of_host_names_leave_the_sums_exact() {
     let mut windows = new();
     let mut shipped = Shipped::default();

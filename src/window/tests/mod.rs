@@ -41,6 +41,7 @@ pub(super) fn request(time_ms: EpochMs, status: u16) -> Request<'static> {
         request_time_ms: Some(20),
         vhost: Some(b"a.example"),
         route: b"/",
+        route_row: 0,
     }
 }
 

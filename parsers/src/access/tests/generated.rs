@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 /// A variable, how it stands in the format, and the value that nginx has for it.
 #[derive(Clone, Debug)]
-struct Entry {
+pub(super) struct Entry {
     variable: &'static str,
     quoted: bool,
     value: Option<Vec<u8>>,
@@ -56,7 +56,7 @@ const VARIABLES: [&str; 15] = [
     "scheme",
 ];
 
-fn entries(escape: Escape) -> impl Strategy<Value = Vec<Entry>> {
+pub(super) fn entries(escape: Escape) -> impl Strategy<Value = Vec<Entry>> {
     let chosen = proptest::sample::subsequence(VARIABLES.to_vec(), 1..VARIABLES.len()).prop_shuffle();
     chosen.prop_flat_map(move |variables| {
         let each: Vec<_> = variables
@@ -99,10 +99,10 @@ fn written(value: &Option<Vec<u8>>, escape: Escape, out: &mut Vec<u8>) {
 }
 
 /// A variable and the value that the parser has to give for it.
-type Given = (&'static str, Option<Vec<u8>>);
+pub(super) type Given = (&'static str, Option<Vec<u8>>);
 
 /// The format as a directive, a line of it, and each variable's value as the parser has to give it.
-fn line_of(entries: &[Entry], escape: Escape) -> (String, Vec<u8>, Vec<Given>) {
+pub(super) fn line_of(entries: &[Entry], escape: Escape) -> (String, Vec<u8>, Vec<Given>) {
     let name = ["default", "json", "none"][escape as usize];
     let mut format = std::format!("log_format x escape={name} '");
     let mut line = Vec::new();

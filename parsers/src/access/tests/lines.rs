@@ -5,7 +5,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 
 /// 202 lines of real traffic (elastic/examples, Apache-2.0).
-const REAL: &str = include_str!("../../../tests/data/combined.log");
+pub(super) const REAL: &str = include_str!("../../../tests/data/combined.log");
 
 /// What a line gives, field by field, for people and for comparing.
 fn shown(line: &AccessLine<'_>) -> String {

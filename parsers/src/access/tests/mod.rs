@@ -3,3 +3,4 @@
 mod generated;
 mod hostile;
 mod lines;
+mod straight;
