@@ -154,7 +154,8 @@ impl Agent {
         let status_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let (bell, scan_bell) = (Arc::clone(&doorbell), Arc::clone(&doorbell));
         let mailbox = Arc::new(Mailbox::new(Box::new(move || bell.ring())));
-        let board = Arc::new(Board::new());
+        let board_bell = Arc::clone(&doorbell);
+        let board = Arc::new(Board::asking(move || board_bell.ring()));
         let probes = Arc::new(ProbeBoard::new());
         let (count_bell, report_bell) = (Arc::clone(&doorbell), Arc::clone(&doorbell));
         let tally = Arc::new(Tally::new(move || count_bell.ring()));

@@ -205,7 +205,7 @@ impl Pipeline {
         self.flush(now);
         self.make_durable(now);
         self.offer();
-        self.publish(now);
+        self.show(now);
         activity
     }
 
@@ -238,7 +238,7 @@ impl Pipeline {
         self.flush_all();
         self.make_durable(now);
         self.offer();
-        self.publish(now);
+        self.show(now);
     }
 
     /// Settles and offers; `false` once nothing is held.
@@ -249,7 +249,7 @@ impl Pipeline {
         self.append_samples();
         self.make_durable(now);
         self.offer();
-        self.publish(now);
+        self.show(now);
         self.spool.status().batches > 0
     }
 
@@ -261,7 +261,7 @@ impl Pipeline {
     pub(super) fn close(mut self, now: Now) {
         self.settle(now);
         self.make_durable(now);
-        self.publish(now);
+        self.show(now);
         if let Err(error) = self.spool.close(now) {
             tracing::warn!("{error}; what was read since the last commit will be read again");
         }

@@ -13,6 +13,7 @@ use crate::follow::Tracked;
 use crate::insight::findings::Finding;
 use crate::insight::reconcile::Reconciliation;
 use crate::record::{Loss, LossReason, Reading};
+use crate::ship::DeliveryState;
 use crate::sources::{prometheus_text, to_json};
 use crate::spool::SpoolState;
 use crate::status::{AgentStatus, FileStatus, Ledger, Rendered, Snapshot, SourceStatus, SpoolStatus};
@@ -47,8 +48,17 @@ impl Told {
 }
 
 impl Pipeline {
-    /// Shows the state of this moment.
-    pub(super) fn publish(&mut self, now: Now) {
+    /// Shows the state of this moment to whoever asked for it.
+    pub(super) fn show(&mut self, now: Now) {
+        if self.board.is_asked() {
+            self.publish(now);
+        } else {
+            let is_bad = matches!(self.delivery_state(), DeliveryState::Retrying | DeliveryState::Held);
+            self.board.tick_is_through(is_bad);
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
         let spool = self.spool.status();
         let held = spool.lines + self.lines_before_spool();
         let mut losses: BTreeMap<LossReason, Loss> = spool.lost.clone();

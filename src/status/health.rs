@@ -18,15 +18,17 @@ pub const FILE_UNREADABLE: &str = "unreadable";
 /// A retry or two is how delivery works; a minute of them is an outage.
 const DELIVERY_BAD_MAX: Duration = Duration::from_secs(60);
 /// A tick takes a second; the pipeline that has not ended one in this time hangs.
-const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(30);
+const TICK_AGE_MAX: Duration = Duration::from_secs(30);
 /// Unreadable files that are named one by one; more are only counted.
 const FILES_NAMED_MAX: usize = 10;
 
-/// What only the board knows about a snapshot.
+/// What only the board knows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ages {
-    /// Since it was published.
+    /// Since the snapshot was taken.
     pub(super) snapshot: Duration,
+    /// Since the last tick was through.
+    pub(super) tick: Duration,
     /// Since delivery began to fail without a break.
     pub(super) delivery_bad: Duration,
 }
@@ -39,8 +41,8 @@ pub(super) fn delivery_is_bad(delivery: &Value) -> bool {
 /// Why the agent is not well; empty when it is.
 pub(super) fn reasons(snapshot: &Snapshot, ages: Ages) -> Vec<String> {
     let mut reasons = Vec::new();
-    if ages.snapshot > SNAPSHOT_AGE_MAX {
-        reasons.push(format!("pipeline: no tick for {} s", ages.snapshot.as_secs()));
+    if ages.tick > TICK_AGE_MAX {
+        reasons.push(format!("pipeline: no tick for {} s", ages.tick.as_secs()));
     }
     if ages.delivery_bad > DELIVERY_BAD_MAX {
         let state = snapshot.delivery["state"].as_str().unwrap_or("failing");
@@ -83,8 +85,8 @@ mod tests {
     #[test]
     fn each_reason_alone() {
         check(|_, _| {}, &[]);
-        check(|_, ages| ages.snapshot = Duration::from_secs(30), &[]);
-        check(|_, ages| ages.snapshot = Duration::from_secs(31), &["pipeline: no tick for 31 s"]);
+        check(|_, ages| ages.tick = Duration::from_secs(30), &[]);
+        check(|_, ages| ages.tick = Duration::from_secs(31), &["pipeline: no tick for 31 s"]);
         let retrying = |seconds: u64| {
             move |snapshot: &mut Snapshot, ages: &mut Ages| {
                 snapshot.delivery = json!({"state": "retrying", "last_error": "https://secret.example/x"});

@@ -160,8 +160,8 @@ struct Port {
 }
 
 impl Port {
-    fn view(&self) -> Option<View> {
-        self.board.view_at(Instant::now())
+    async fn view(&self) -> Option<View> {
+        self.board.view().await
     }
 }
 
@@ -249,21 +249,21 @@ async fn page() -> Response {
 }
 
 async fn status(State(port): State<Arc<Port>>) -> Response {
-    match port.view() {
+    match port.view().await {
         Some(view) => say_json(StatusCode::OK, &status_json::status(&view)),
         None => starting(),
     }
 }
 
 async fn metrics_text(State(port): State<Arc<Port>>) -> Response {
-    match port.view() {
+    match port.view().await {
         Some(view) => say(StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&view)),
         None => say(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the first tick is not through yet\n"),
     }
 }
 
 async fn healthz(State(port): State<Arc<Port>>) -> Response {
-    let Some(view) = port.view() else { return starting() };
+    let Some(view) = port.view().await else { return starting() };
     let (is_well, answer) = status_json::health(&view);
     say_json(if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &answer)
 }
