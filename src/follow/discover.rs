@@ -4,7 +4,9 @@
 //! nothing of it is skipped. Identity is always that of an open file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::files::{Stat, is_absence};
@@ -20,9 +22,12 @@ use super::watch::directory_of;
 use super::{Blocked, FILES_MAX, Follower, Notice};
 use crate::record::Loss;
 
+/// The paths that the patterns name, ordered as bytes: paths compare part by part, which is dear for thousands of them.
+pub(super) type Names = BTreeMap<OsString, Found>;
+
 /// A path that a pattern names.
 pub(super) struct Found {
-    pub(super) pattern: String,
+    pub(super) pattern: Arc<str>,
     /// What it leads to; nothing where it is missing, or where that cannot be told.
     pub(super) stat: Option<Stat>,
     /// Whether something is there cannot be told now.
@@ -57,17 +62,18 @@ pub(super) struct Anew {
 
 impl Follower {
     /// Paths that the patterns name now; what cannot be listed is said.
-    pub(super) fn expand(&mut self) -> BTreeMap<PathBuf, Found> {
-        let mut found = BTreeMap::new();
+    pub(super) fn expand(&mut self) -> Names {
+        let mut found = Names::new();
         self.blocked.retain(|_, blocked| !blocked.unlisted);
         for pattern in &self.options.patterns {
             let (paths, problems) = open::expand(&*self.host, pattern);
+            let pattern: Arc<str> = pattern.as_str().into();
             for path in paths {
                 let host = &self.host;
-                found.entry(path).or_insert_with_key(|path| {
-                    let stat = host.stat(path);
+                found.entry(path.into_os_string()).or_insert_with_key(|path| {
+                    let stat = host.stat(Path::new(path));
                     let is_unknown = stat.as_ref().is_err_and(|error| !is_absence(error));
-                    Found { pattern: pattern.clone(), stat: stat.ok(), is_unknown }
+                    Found { pattern: Arc::clone(&pattern), stat: stat.ok(), is_unknown }
                 });
             }
             self.blocked.extend(problems);
@@ -76,11 +82,11 @@ impl Follower {
     }
 
     /// Tells every open file whether a name still leads to it.
-    pub(super) fn note_names(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) {
+    pub(super) fn note_names(&mut self, found: &Names, now: Instant) {
         let mut nameless = Vec::new();
         let stirred = self.stirred_directories(now);
         for file in self.files.values_mut() {
-            let identity = match found.get(&file.path) {
+            let identity = match found.get(file.path.as_os_str()) {
                 // An error is no absence: it keeps the name that it had.
                 Some(Found { is_unknown: true, .. }) => continue,
                 Some(found) => found.stat.map(|stat| stat.identity),
@@ -91,7 +97,7 @@ impl Follower {
                 },
             };
             match identity {
-                Some(identity) if identity == file.identity => file.named(file.path.clone()),
+                Some(identity) if identity == file.identity => file.still_named(),
                 Some(identity) if file.unnamed(Some(identity), now) => nameless.push(file.id),
                 None if file.unnamed(None, now) => nameless.push(file.id),
                 None if stirred.contains(&directory_of(&file.path)) => nameless.push(file.id),
@@ -100,13 +106,14 @@ impl Follower {
         }
         // A rotated name may itself be one that is followed: then the file is simply known by it.
         for (path, found) in found {
+            let path = Path::new(path);
             let id = found.stat.and_then(|stat| self.open_id(stat.identity));
             let file = id.and_then(|id| self.files.get_mut(&id));
             if let Some(file) = file.filter(|file| !file.is_named() && !open::is_compressed_name(path)) {
                 if nameless.contains(&file.id) {
                     self.gaps.push(Gap::after(file));
                 }
-                file.named(path.clone());
+                file.named(path.to_owned());
             }
         }
         for id in nameless {
@@ -135,10 +142,10 @@ impl Follower {
     }
 
     /// Finds the files that were truncated or rewritten; gives what they hold now, each to be taken up as new.
-    pub(super) fn find_rewritten(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) -> Vec<Anew> {
+    pub(super) fn find_rewritten(&mut self, found: &Names, now: Instant) -> Vec<Anew> {
         let mut rewritten = Vec::new();
         for file in self.files.values_mut() {
-            let stat = match found.get(&file.path).filter(|_| file.is_named()) {
+            let stat = match found.get(file.path.as_os_str()).filter(|_| file.is_named()) {
                 Some(found) => found.stat.filter(|stat| stat.identity == file.identity),
                 None => file.file().stat().ok(),
             };
@@ -210,7 +217,7 @@ impl Follower {
 
     /// Goes on with the files of the last run that are still under a name, and opens anew those that can no longer be
     /// read through the open handle. Gives the ones that hold other bytes now.
-    pub(super) fn resume_found(&mut self, found: &BTreeMap<PathBuf, Found>, now: Instant) -> Vec<Anew> {
+    pub(super) fn resume_found(&mut self, found: &Names, now: Instant) -> Vec<Anew> {
         self.reopen_failing();
         // Of two positions in one file the later one is that of its present content.
         let saved: BTreeMap<Identity, u64> = self
@@ -221,6 +228,7 @@ impl Follower {
             .collect();
         let mut other_bytes = Vec::new();
         for (path, found) in found.iter().filter(|_| !saved.is_empty()) {
+            let path = Path::new(path);
             let identity = found.stat.map(|stat| stat.identity);
             let id =
                 identity.and_then(|identity| saved.get(&identity)).filter(|id| self.saved.contains_key(*id));
@@ -239,7 +247,7 @@ impl Follower {
                     let first_path = saved.position.path.clone();
                     let modified = saved.position.known.modified;
                     self.saved.insert(id, saved);
-                    let (path, pattern) = (path.clone(), found.pattern.clone());
+                    let (path, pattern) = (path.to_owned(), found.pattern.to_string());
                     let (is_named, links, id) = (true, 0, None);
                     let anew = Anew { path, first_path, pattern, is_named, links, modified, id, opened };
                     other_bytes.push(anew);
@@ -291,7 +299,7 @@ impl Follower {
 
     /// Opens a file that nothing is known of.
     pub(super) fn try_open(&mut self, path: &Path, found: &Found, now: Instant) {
-        let pattern = found.pattern.as_str();
+        let pattern = &*found.pattern;
         let at_end = self.scans == 1 && self.first_start && self.options.first_start_at_end;
         if at_end && let Ok(Stat { identity, size, .. }) = self.host.stat(path) {
             self.starts.insert(path.to_owned(), Start { identity, size });
@@ -394,7 +402,7 @@ impl Follower {
             return;
         }
         let known = Known { size: stat.size, modified: stat.modified };
-        let position = Position::unread(path.to_owned(), found.pattern.clone(), stat.identity, known);
+        let position = Position::unread(path.to_owned(), found.pattern.to_string(), stat.identity, known);
         self.born.insert(self.next_id, position.clone());
         self.saved.insert(self.next_id, Saved::new(position));
         self.next_id += 1;

@@ -66,6 +66,9 @@ pub struct HostFiles;
 
 impl Files for HostFiles {
     fn expand(&self, pattern: &str) -> Expanded {
+        if let Some((directory, name)) = one_directory(pattern) {
+            return names_in(directory, &name);
+        }
         let (mut paths, mut problems) = (Vec::new(), Vec::new());
         match glob::glob(pattern) {
             Ok(entries) => {
@@ -78,7 +81,6 @@ impl Files for HostFiles {
             }
             Err(error) => problems.push((PathBuf::from(pattern), io::Error::other(error))),
         }
-        paths.extend(names_of_any_bytes(pattern));
         (paths, problems)
     }
 
@@ -132,17 +134,37 @@ fn is_of_kernel(file: &File) -> bool {
         .is_ok_and(|disk| [rustix::fs::PROC_SUPER_MAGIC, SYSFS_MAGIC].contains(&disk.f_type))
 }
 
-/// Names that are no UTF-8, which `glob` passes over, in a directory that is named without wildcards.
-fn names_of_any_bytes(pattern: &str) -> Vec<PathBuf> {
-    let (directory, name) = pattern.rsplit_once('/').unwrap_or((".", pattern));
-    let Ok(wanted) = glob::Pattern::new(name) else { return Vec::new() };
-    if directory.contains(['*', '?', '[']) {
-        return Vec::new();
+/// The directory of a pattern that has wildcards in its last part only, as most have, and that part. It is listed once, where
+/// `glob` asks for each directory on the way, and passes over names that are no UTF-8.
+fn one_directory(pattern: &str) -> Option<(&Path, glob::Pattern)> {
+    let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
+    // Two stars go down into directories.
+    if directory.contains(['*', '?', '[']) || name.contains("**") {
+        return None;
     }
-    let directory = Path::new(if directory.is_empty() { "/" } else { directory });
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name()).filter(|name| name.to_str().is_none());
-    names.filter(|name| wanted.matches(&name.to_string_lossy())).map(|name| directory.join(name)).collect()
+    let is_root = directory.is_empty() && pattern.starts_with('/');
+    let directory = if is_root { "/" } else { directory };
+    Some((Path::new(directory), glob::Pattern::new(name).ok()?))
+}
+
+/// What a directory has of the wanted names.
+fn names_in(directory: &Path, wanted: &glob::Pattern) -> Expanded {
+    let here = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let entries = match std::fs::read_dir(here) {
+        Ok(entries) => entries,
+        Err(error) if is_absence(&error) => return Expanded::default(),
+        Err(error) => return (Vec::new(), vec![(directory.to_owned(), error)]),
+    };
+    let (mut names, mut problems) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry.map(|entry| entry.file_name()) {
+            Ok(name) if wanted.matches(&name.to_string_lossy()) => names.push(name),
+            Ok(_) => {}
+            Err(error) => problems.push((directory.to_owned(), error)),
+        }
+    }
+    names.sort_unstable();
+    (names.into_iter().map(|name| directory.join(name)).collect(), problems)
 }
 
 fn stat_of(metadata: &Metadata) -> Stat {

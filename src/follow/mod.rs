@@ -298,11 +298,12 @@ impl Follower {
             self.take_up(anew, now);
         }
         for (path, found) in &found {
+            let path = Path::new(path);
             if !found.stat.is_some_and(|stat| self.is_open(stat.identity)) {
                 self.try_open(path, found, now);
             }
         }
-        self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path));
+        self.blocked.retain(|path, blocked| blocked.unlisted || found.contains_key(path.as_os_str()));
         let undecided = self.files.values().filter(|file| file.origin != Origin::Settled);
         for id in undecided.map(|file| file.id).collect::<Vec<u64>>() {
             self.check_origin(id, now);

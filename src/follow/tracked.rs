@@ -280,6 +280,16 @@ impl Tracked {
         self.name == Name::Present
     }
 
+    /// The file was found under the name that it had.
+    pub fn still_named(&mut self) {
+        // As bytes: taking paths apart is dear for thousands of files that keep their names.
+        if self.first_path.as_os_str() == self.path.as_os_str() {
+            self.name = Name::Present;
+        } else {
+            self.named(self.path.clone());
+        }
+    }
+
     /// The file was found under this name.
     pub fn named(&mut self, path: PathBuf) {
         self.name = Name::Present;
