@@ -1,5 +1,7 @@
 //! What the windows promise, case by case.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 fn new() -> Windows {
@@ -214,6 +216,26 @@ fn nobody_takes_summaries_and_still_the_room_is_bounded() {
     shipped.take(&windows.close_summaries(true));
     assert_eq!(shipped.all, 30_000);
     shipped.check_parts();
+}
+
+#[test]
+fn where_a_route_was_last_found_is_never_taken_on_trust() {
+    let (mut asked, mut misled) = (new(), new());
+    let mut rows = BTreeMap::new();
+    for line in 0..4_000i64 {
+        let now = T0_S * 1000 + line * 10;
+        // More routes than rows, some of which come again, and hosts in two spellings.
+        let route = format!("GET /{}", if line % 3 == 0 { line % 7 } else { line % 301 });
+        let vhost: &[u8] = if line % 2 == 0 { b"Shop.example:443" } else { b"shop.example" };
+        let base = Request { vhost: Some(vhost), route: route.as_bytes(), ..request(now, 200) };
+        let route_row = rows.get(&route).copied().unwrap_or(0);
+        let row = asked.observe(1, now, &Request { route_row, ..base });
+        misled.observe(1, now, &Request { route_row: (line * 37 % 211) as u16, ..base });
+        rows.insert(route, row);
+    }
+    let shown = |windows: &Windows| serde_json::to_value(windows.view()).unwrap();
+    assert_eq!(shown(&asked), shown(&misled));
+    assert_eq!(asked.view().vhosts.len(), 1);
 }
 
 #[test]
