@@ -10,7 +10,9 @@ has_counted() {
     runs "$pid" || fail "it ended: $(tail -n 5 "$work"/daemon.out)"
     get "$port" /metrics || return 1
     while read -r line; do
-        [[ $line != *"$metric"*{* ]] || { number=${line##*\} } && number=${number%% *} && sum=$((sum + ${number%%.*})); }
+        [[ $line == *"$metric"*"{"* ]] || continue
+        number=${line##*\} }
+        sum=$((sum + ${number%%[!0-9]*}))
     done <<<"$answer"
     [ "$sum" -ge "$lines" ]
 }
