@@ -69,7 +69,7 @@ fn main() {
 }
 
 fn strategies() {
-    println!("| strategy | peak / mean | peak / steady | refused | fairness | drained, min | costly refusals |");
+    println!("| strategy | peak / mean | peak / steady | refused | fairness | drained, min | costly, min |");
     println!("|---|---|---|---|---|---|---|");
     for (name, strategy) in STRATEGIES {
         let run = Scenario::new(AGENTS, strategy).run();
@@ -109,8 +109,7 @@ fn sizes() {
     println!("\n| agents | peak / mean | peak / steady | refused | fairness | drained, min |");
     println!("|---|---|---|---|---|---|");
     for agents in SIZES {
-        let run =
-            Scenario { capacity: CAPACITY_OF_SIZES, ..Scenario::new(agents, Strategy::Sender) }.run();
+        let run = Scenario { capacity: CAPACITY_OF_SIZES, ..Scenario::new(agents, Strategy::Sender) }.run();
         println!("| {agents} | {} | {} |", told(&run), drained(&run));
     }
 }
@@ -139,10 +138,13 @@ fn minutes(seconds: f64) -> String {
 /// The runs of the plot.
 fn panels() -> [Panel; 2] {
     let limits = [
-        (Limit::PerSecond, "twice the steady state each second"),
-        (Limit::PerMinute, "a quota of twice the steady state for each minute"),
+        (Limit::PerSecond, "The receiver accepts twice the steady state, by the second"),
+        (
+            Limit::PerMinute,
+            "The same as a quota for each minute: what is above it is refused until the minute ends",
+        ),
     ];
-    limits.map(|(limit, words)| {
+    limits.map(|(limit, title)| {
         let strategies = [
             ("without jitter", Strategy::NoJitter),
             ("with jitter, without pauses", Strategy::NoPauses),
@@ -150,7 +152,6 @@ fn panels() -> [Panel; 2] {
         ];
         let run = |strategy| Scenario { limit, ..Scenario::new(AGENTS, strategy) };
         let runs = strategies.map(|(name, strategy)| (name, run(strategy).run()));
-        let title = format!("Requests a second, in multiples of the steady state; the receiver accepts {words}");
         Panel { title, limit: run(Strategy::Sender).capacity, runs: runs.into() }
     })
 }

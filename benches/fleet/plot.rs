@@ -12,19 +12,23 @@ const AFTER_S: usize = 270;
 /// Sizes in the units of the drawing.
 const WIDTH: f64 = 900.0;
 const PANEL_HEIGHT: f64 = 200.0;
-const PANEL_STEP: f64 = 272.0;
+const PANEL_STEP: f64 = 286.0;
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 64.0;
+const RIGHT: f64 = 28.0;
+const TOP: f64 = 92.0;
+/// What the numbers at the side are.
+const HEAD: &str = "Requests a second at the receiver, in multiples of the steady state";
+const HEAD_Y: f64 = 24.0;
 const BOTTOM: f64 = 36.0;
 /// Lines across a panel, at most.
 const GRID_MAX: f64 = 6.0;
 /// Seconds between marks of time.
 const MARK_S: usize = 30;
 
+/// Greys that can be read on white and on black, for pages whose colours are not those of the system.
 const STYLE: &str = "\
-text{font:13px system-ui,sans-serif;fill:#333}.title{font-weight:600}.small{font-size:11px;fill:#666}\
-.grid{stroke:#999;stroke-opacity:.3}.limit{stroke:#333;stroke-dasharray:5 4}.curve{fill:none;stroke-width:1.5}\
+text{font:13px system-ui,sans-serif;fill:#6e7681}.title{font-weight:600}.small{font-size:11px;fill:#6e7681}\
+.grid{stroke:#999;stroke-opacity:.3}.limit{stroke:#6e7681;stroke-dasharray:5 4}.curve{fill:none;stroke-width:1.5}\
 .c0{stroke:#d1495b}.c1{stroke:#c98a00}.c2{stroke:#0b6ecf;stroke-width:2}\
 .k0{fill:#d1495b}.k1{fill:#c98a00}.k2{fill:#0b6ecf}\
 @media(prefers-color-scheme:dark){text{fill:#ddd}.small{fill:#aaa}.limit{stroke:#ddd}\
@@ -33,7 +37,7 @@ text{font:13px system-ui,sans-serif;fill:#333}.title{font-weight:600}.small{font
 /// Some runs that belong together.
 pub(crate) struct Panel {
     /// What they have in common.
-    pub(crate) title: String,
+    pub(crate) title: &'static str,
     /// What the receiver accepts, in multiples of the steady state.
     pub(crate) limit: f64,
     /// Each with its name; the last one lies on top.
@@ -47,6 +51,7 @@ pub(crate) fn svg(panels: &[Panel]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
          aria-label=\"Load of the receiver around its return\"><style>{STYLE}</style>\n"
     );
+    text(&mut out, "title", LEFT, HEAD_Y, HEAD);
     for (number, panel) in panels.iter().enumerate() {
         draw(&mut out, panel, TOP + PANEL_STEP * number as f64);
     }
@@ -62,7 +67,7 @@ fn draw(out: &mut String, panel: &Panel, top: f64) {
     let x = |second: usize| LEFT + (WIDTH - LEFT - RIGHT) * second as f64 / (BEFORE_S + AFTER_S) as f64;
     let y = |load: f64| top + PANEL_HEIGHT * (1.0 - load / ceiling);
     let end = WIDTH - RIGHT;
-    text(out, "title", LEFT, top - 36.0, &panel.title);
+    text(out, "words", LEFT, top - 36.0, panel.title);
     let mut key_x = LEFT;
     for (number, (name, _)) in panel.runs.iter().enumerate() {
         let _ = write!(

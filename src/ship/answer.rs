@@ -184,7 +184,9 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 pub fn decide(answer: &Answer, refusals_before: u32, backoff: &mut Backoff) -> Decision {
     let gives_up = match answer {
         Answer::Hold { .. } => is_on(Mutant::GivesUpOnHold),
-        Answer::Retry { .. } | Answer::Limited { .. } => is_on(Mutant::GivesUpOnRetry) && backoff.retries() >= 3,
+        Answer::Retry { .. } | Answer::Limited { .. } => {
+            is_on(Mutant::GivesUpOnRetry) && backoff.retries() >= 3
+        }
         _ => false,
     };
     let verdict = match answer {

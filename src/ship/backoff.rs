@@ -211,7 +211,8 @@ mod tests {
         let after_ten = rate_per_s(&mut backoff, 10);
         assert!((after_ten - 1.5).abs() < 1e-6, "{after_ten}");
         backoff.limited(None);
-        assert_eq!(backoff.gap, 4 * S / 3);
+        let halved = rate_per_s(&mut backoff, 0);
+        assert!((halved - after_ten / 2.0).abs() < 1e-6, "{halved}");
         for _ in 0..20 {
             backoff.reset();
             backoff.limited(None);
