@@ -9,6 +9,7 @@ mod docs;
 mod fault_server;
 mod faults;
 mod firewall;
+mod fleet;
 mod infrastructure;
 mod memory;
 mod nginx;

@@ -36,8 +36,10 @@ pub fn answer(data: &[u8]) {
     let answer = classify(status, &headers, body, now);
     let accepted = matches!(answer, Answer::Accepted { .. });
     assert_eq!(accepted, (200..300).contains(&status), "{answer:?}");
-    if let Answer::Refused { message, .. } | Answer::Hold { message, .. } | Answer::Retry { message, .. } =
-        &answer
+    if let Answer::Refused { message, .. }
+    | Answer::Hold { message, .. }
+    | Answer::Limited { message, .. }
+    | Answer::Retry { message, .. } = &answer
     {
         let url = format!("https://host.example/receiver/v1/http/{CANARY}");
         let cleaned = watchpost::ship::cleaned(&url, &format!("{message} {url} {CANARY}"));

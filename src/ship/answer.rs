@@ -46,6 +46,13 @@ pub enum Answer {
         /// What the server asked for.
         retry_after: Option<Duration>,
     },
+    /// 429: the destination wants less than it gets. This will pass, and sooner when everybody sends more slowly.
+    Limited {
+        /// What it said.
+        message: String,
+        /// What the server asked for.
+        retry_after: Option<Duration>,
+    },
     /// This will pass.
     Retry {
         /// What happened.
@@ -63,6 +70,9 @@ impl Answer {
             Answer::Refused { status, message } => Answer::Refused { status, message: clean(&message) },
             Answer::TooLarge { status } => Answer::TooLarge { status },
             Answer::Hold { message, retry_after } => Answer::Hold { message: clean(&message), retry_after },
+            Answer::Limited { message, retry_after } => {
+                Answer::Limited { message: clean(&message), retry_after }
+            }
             Answer::Retry { message, retry_after } => Answer::Retry { message: clean(&message), retry_after },
         }
     }
@@ -73,6 +83,7 @@ impl Answer {
             Answer::Accepted { .. } => None,
             Answer::Refused { message, .. }
             | Answer::Hold { message, .. }
+            | Answer::Limited { message, .. }
             | Answer::Retry { message, .. } => Some(message.clone()),
             Answer::TooLarge { status } => {
                 Some(format!("{status} payload too large: the batch will be split"))
@@ -116,7 +127,8 @@ pub fn classify(status: u16, headers: &HeaderMap, body_prefix: &[u8], now: Syste
         200..=299 => Answer::Accepted { warning: told },
         400 => Answer::Refused { status, message: message(None) },
         413 => Answer::TooLarge { status },
-        408 | 429 | 500..=599 => Answer::Retry { message: message(None), retry_after },
+        429 => Answer::Limited { message: message(None), retry_after },
+        408 | 500..=599 => Answer::Retry { message: message(None), retry_after },
         300..=499 => Answer::Hold { message: message(Some(advice(status))), retry_after },
         _ => Answer::Retry { message: message(None), retry_after },
     }
@@ -172,7 +184,9 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 pub fn decide(answer: &Answer, refusals_before: u32, backoff: &mut Backoff) -> Decision {
     let gives_up = match answer {
         Answer::Hold { .. } => is_on(Mutant::GivesUpOnHold),
-        Answer::Retry { .. } => is_on(Mutant::GivesUpOnRetry) && backoff.retries() >= 3,
+        Answer::Retry { .. } | Answer::Limited { .. } => {
+            is_on(Mutant::GivesUpOnRetry) && backoff.retries() >= 3
+        }
         _ => false,
     };
     let verdict = match answer {
@@ -185,6 +199,9 @@ pub fn decide(answer: &Answer, refusals_before: u32, backoff: &mut Backoff) -> D
         Answer::Refused { .. } => {
             return Decision::Again { state: DeliveryState::Retrying, wait: backoff.retry(None) };
         }
+        Answer::Limited { retry_after, .. } => {
+            return Decision::Again { state: DeliveryState::Retrying, wait: backoff.limited(*retry_after) };
+        }
         Answer::Retry { retry_after, .. } => {
             return Decision::Again { state: DeliveryState::Retrying, wait: backoff.retry(*retry_after) };
         }
@@ -192,7 +209,10 @@ pub fn decide(answer: &Answer, refusals_before: u32, backoff: &mut Backoff) -> D
             return Decision::Again { state: DeliveryState::Held, wait: backoff.hold(*retry_after) };
         }
     };
-    backoff.reset();
+    match &verdict {
+        Verdict::Accepted { .. } => backoff.accepted(),
+        Verdict::Refused { .. } | Verdict::TooLarge { .. } => backoff.reset(),
+    }
     Decision::Done(verdict)
 }
 
@@ -216,6 +236,7 @@ mod tests {
             Answer::Refused { .. } => "refused",
             Answer::TooLarge { .. } => "too large",
             Answer::Hold { .. } => "hold",
+            Answer::Limited { .. } => "limited",
             Answer::Retry { .. } => "retry",
         }
     }
@@ -227,7 +248,8 @@ mod tests {
                 200..=299 => "accepted",
                 400 => "refused",
                 413 => "too large",
-                408 | 429 => "retry",
+                429 => "limited",
+                408 => "retry",
                 300..=499 => "hold",
                 _ => "retry",
             };
@@ -297,6 +319,7 @@ mod tests {
     fn decisions_follow_from_answers() {
         let mut backoff = Backoff::new(BackoffLimits::default(), 1);
         let retry = Answer::Retry { message: "x".to_owned(), retry_after: Some(Duration::from_secs(20)) };
+        let limited = Answer::Limited { message: "x".to_owned(), retry_after: None };
         let hold = Answer::Hold { message: "x".to_owned(), retry_after: None };
         let refused = Answer::Refused { status: 400, message: "x".to_owned() };
         let again = |decision: Decision| match decision {
@@ -320,5 +343,10 @@ mod tests {
             decide(&Answer::Accepted { warning: None }, 2, &mut backoff),
             Decision::Done(Verdict::Accepted { warning: None })
         );
+        assert_eq!(backoff.pause(), Duration::ZERO, "nothing asked for less");
+        assert_eq!(again(decide(&limited, 0, &mut backoff)).0, DeliveryState::Retrying);
+        decide(&Answer::Accepted { warning: None }, 0, &mut backoff);
+        let pause = backoff.pause();
+        assert!((400..1_500).contains(&pause.as_millis()), "{pause:?}");
     }
 }

@@ -14,6 +14,13 @@ const HOLD_MAX: Duration = Duration::from_secs(5 * 60);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5 * 60);
 /// A hold is shortened by up to this share at random, so that a fleet does not knock in step.
 const HOLD_JITTER: f64 = 0.2;
+/// What each accepted batch adds to the rate of a sender that was told to send less, in requests a second. Small, since
+/// every agent of a fleet adds it; large enough that one alone is at full speed again within a minute.
+const PACE_STEP_PER_S: f64 = 0.05;
+/// A shorter gap is none: an answer takes longer.
+const GAP_MIN: Duration = Duration::from_millis(50);
+/// Pauses are drawn evenly from a gap less this share of it to a gap more this share of it.
+const GAP_JITTER: f64 = 0.5;
 
 /// The durations of a [`Backoff`]; tests shorten them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +53,56 @@ impl Default for BackoffLimits {
 ///
 /// After a passing failure the wait is drawn evenly from zero to a ceiling that doubles ("full
 /// jitter", which spreads a fleet best: AWS Architecture Blog, "Exponential Backoff And Jitter", 2015).
+///
+/// A destination that asked for less also gets a gap between batches: the gap doubles with each batch that was turned
+/// away, and every accepted one adds a little to the rate. So agents that share a limit come to equal parts of it, and
+/// few of their requests are in vain (docs/fleet.md). Where nothing was turned away there is no gap.
 #[derive(Debug)]
 pub struct Backoff {
     limits: BackoffLimits,
     random: fastrand::Rng,
     retries: u32,
     holds: u32,
+    /// The mean pause between two batches; zero unless the destination asked for less.
+    gap: Duration,
 }
 
 impl Backoff {
     /// A backoff that has seen no failure. The same seed gives the same waits.
     pub fn new(limits: BackoffLimits, seed: u64) -> Backoff {
-        Backoff { limits, random: fastrand::Rng::with_seed(seed), retries: 0, holds: 0 }
+        Backoff { limits, random: fastrand::Rng::with_seed(seed), retries: 0, holds: 0, gap: Duration::ZERO }
     }
 
     /// Forgets all failures: the destination has answered as it should.
     pub fn reset(&mut self) {
         self.retries = 0;
         self.holds = 0;
+    }
+
+    /// The destination took a batch: failures are forgotten, and the gap gets shorter.
+    pub(super) fn accepted(&mut self) {
+        self.reset();
+        self.gap = self.gap.div_f64(1.0 + PACE_STEP_PER_S * self.gap.as_secs_f64());
+        if self.gap < GAP_MIN {
+            self.gap = Duration::ZERO;
+        }
+    }
+
+    /// The pause before the next batch, from the answer to the last one on. Zero unless the destination asked for less.
+    pub fn pause(&mut self) -> Duration {
+        if self.gap.is_zero() {
+            return Duration::ZERO;
+        }
+        self.gap.mul_f64(1.0 - GAP_JITTER + 2.0 * GAP_JITTER * self.random.f64())
+    }
+
+    /// The wait after an answer that asks for less, and longer gaps from now on.
+    pub(super) fn limited(&mut self, retry_after: Option<Duration>) -> Duration {
+        // Once for a batch: that it is refused again says that the destination is full, not that this agent was fast.
+        if self.retries == 0 || self.gap.is_zero() {
+            self.gap = (self.gap * 2).max(self.limits.retry_base).min(self.limits.retry_max);
+        }
+        self.retry(retry_after).max(self.pause())
     }
 
     /// The wait after a failure that will pass. What the server asked for comes on top of the
@@ -144,6 +183,62 @@ mod tests {
         assert_ne!(waits(3), waits(4));
     }
 
+    /// Requests a second after the gap has come down by so many accepted batches.
+    fn rate_per_s(backoff: &mut Backoff, accepted: u32) -> f64 {
+        (0..accepted).for_each(|_| backoff.accepted());
+        1.0 / backoff.gap.as_secs_f64()
+    }
+
+    #[test]
+    fn nothing_pauses_unless_less_was_asked_for() {
+        let mut backoff = Backoff::new(BackoffLimits::default(), 7);
+        for _ in 0..20 {
+            backoff.retry(Some(S));
+            backoff.hold(None);
+            assert_eq!(backoff.pause(), Duration::ZERO);
+        }
+        backoff.accepted();
+        assert_eq!(backoff.pause(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_batch_doubles_the_gap_once_and_accepted_ones_add_to_the_rate() {
+        let mut backoff = Backoff::new(BackoffLimits::default(), 7);
+        for _ in 0..9 {
+            backoff.limited(None);
+            assert_eq!(backoff.gap, S, "however often it is refused");
+        }
+        let after_ten = rate_per_s(&mut backoff, 10);
+        assert!((after_ten - 1.5).abs() < 1e-6, "{after_ten}");
+        backoff.limited(None);
+        let halved = rate_per_s(&mut backoff, 0);
+        assert!((halved - after_ten / 2.0).abs() < 1e-6, "{halved}");
+        for _ in 0..20 {
+            backoff.reset();
+            backoff.limited(None);
+        }
+        assert_eq!(backoff.gap, RETRY_MAX);
+        // Alone at a destination that has recovered it is soon as fast as answers come.
+        let mut backoff = Backoff::new(BackoffLimits::default(), 7);
+        backoff.limited(None);
+        let mut passed = Duration::ZERO;
+        while !backoff.gap.is_zero() {
+            passed += backoff.gap;
+            backoff.accepted();
+        }
+        assert!(passed < 65 * S, "{passed:?}");
+    }
+
+    #[test]
+    fn a_failure_on_the_way_counts_for_no_gap_but_the_first_limit_does() {
+        let mut backoff = Backoff::new(BackoffLimits::default(), 7);
+        backoff.retry(None);
+        backoff.limited(None);
+        assert_eq!(backoff.gap, S, "an outage came first");
+        backoff.retry(None);
+        assert_eq!(backoff.gap, S);
+    }
+
     proptest! {
         #[test]
         fn every_wait_stays_within_its_bounds(
@@ -158,6 +253,25 @@ mod tests {
                 let hold = backoff.hold(asked);
                 let longest = doubled(HOLD_BASE, HOLD_MAX, step);
                 prop_assert!(hold >= floor.max(longest * 8 / 10) && hold <= floor.max(longest));
+            }
+        }
+
+        #[test]
+        fn every_pause_stays_around_its_gap(
+            seed: u64, asked_s in proptest::option::of(0_u64..=u64::MAX), steps in proptest::collection::vec(0_u8..3, 0..80),
+        ) {
+            let asked = asked_s.map(Duration::from_secs);
+            let floor = asked.unwrap_or_default().min(RETRY_AFTER_MAX);
+            let mut backoff = Backoff::new(BackoffLimits::default(), seed);
+            for step in steps {
+                match step {
+                    0 => backoff.accepted(),
+                    1 => prop_assert!(backoff.limited(asked) >= floor.max(backoff.gap / 2)),
+                    _ => prop_assert!(backoff.retry(asked) <= floor + RETRY_MAX),
+                }
+                let (gap, pause) = (backoff.gap, backoff.pause());
+                prop_assert!(gap.is_zero() || (GAP_MIN..=RETRY_MAX).contains(&gap), "{gap:?}");
+                prop_assert!(pause >= gap / 2 && pause <= gap * 3 / 2, "{pause:?} around {gap:?}");
             }
         }
     }

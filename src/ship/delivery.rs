@@ -12,7 +12,7 @@ use serde::Serialize;
 pub enum DeliveryState {
     /// Nothing to send.
     Idle,
-    /// A request is under way, and the one before it was answered well.
+    /// A request is under way, or pauses since the destination asked for less; the one before it was answered well.
     Sending,
     /// The last attempt failed in a way that passes; the batch is tried again.
     Retrying,

@@ -102,7 +102,14 @@ pub async fn run(
 ) -> Result<(), SenderError> {
     let destination = Destination::parse(&options.url)?;
     let backoff = Backoff::new(options.limits.backoff, seed);
-    let mut sender = Sender { destination, client: None, backoff, mailbox: Arc::clone(&mailbox), options };
+    let mut sender = Sender {
+        destination,
+        client: None,
+        backoff,
+        not_before: None,
+        mailbox: Arc::clone(&mailbox),
+        options,
+    };
     mailbox.record(|delivery| delivery.set_state(DeliveryState::Idle));
     loop {
         let outgoing = tokio::select! {
@@ -141,6 +148,8 @@ struct Sender {
     /// Made at the first need and made again after a failure: roots may be installed later.
     client: Option<Client>,
     backoff: Backoff,
+    /// When the next batch may go out, where the destination asked for less.
+    not_before: Option<Instant>,
     mailbox: Arc<Mailbox>,
 }
 
@@ -151,6 +160,9 @@ impl Sender {
         let mut request = Request::new(Method::POST, self.destination.url.clone());
         *request.headers_mut() = dialect::headers(&outgoing, &self.options.client);
         *request.body_mut() = Some(Body::from(outgoing.body));
+        if !self.pause(stop).await {
+            return None;
+        }
         let mut refusals = 0;
         loop {
             self.mailbox.record(|delivery| delivery.attempt());
@@ -160,6 +172,8 @@ impl Sender {
             refusals += u32::from(matches!(attempt.answer, Answer::Refused { .. }));
             let due = self.tell(&attempt, &decision, body_bytes);
             let Some(due) = due else {
+                let pause = self.backoff.pause();
+                self.not_before = (!pause.is_zero()).then(|| Instant::now() + pause);
                 return match decision {
                     Decision::Done(verdict) => Some(verdict),
                     Decision::Again { .. } => None,
@@ -170,6 +184,18 @@ impl Sender {
                 () = stopped(stop) => return None,
                 () = sleep_until(due) => {}
             }
+        }
+    }
+
+    /// Waits until the next batch may go out; `false` if the stop came first. The verdict on the last batch is not held up
+    /// by this, and whoever sends no faster than the destination wants waits for nothing.
+    async fn pause(&mut self, stop: &mut watch::Receiver<bool>) -> bool {
+        let Some(due) = self.not_before.take().filter(|due| *due > Instant::now()) else { return true };
+        self.mailbox.record(|delivery| delivery.wait_until(DeliveryState::Sending, due.into_std()));
+        tokio::select! {
+            biased;
+            () = stopped(stop) => false,
+            () = sleep_until(due) => true,
         }
     }
 

@@ -47,6 +47,49 @@ async fn a_stop_while_waiting_is_immediate() {
     assert!(mailbox.is_free() && mailbox.take_verdict().is_none(), "the batch is not acknowledged");
 }
 
+/// Options with which a 429 leaves a gap of this base.
+fn pausing(url: &str, base: Duration) -> SenderOptions {
+    let mut options = options(url);
+    options.limits.backoff = BackoffLimits { retry_base: base, retry_max: base, ..options.limits.backoff };
+    options
+}
+
+#[tokio::test]
+async fn who_was_asked_for_less_pauses_between_batches_and_nobody_else() {
+    const BASE: Duration = Duration::from_millis(400);
+    for (code, pauses) in [(429, true), (503, false)] {
+        let server = FaultServer::start(vec![answer(code, "", "")]).await;
+        let rig = Rig::start(pausing(&server.url(), BASE));
+        rig.send(1).await;
+        let accepted = Instant::now();
+        rig.mailbox.offer(outgoing(2)).expect("the verdict is not held up");
+        if pauses {
+            until(|| rig.status().next_try_in_s.is_some()).await;
+            assert_eq!(rig.status().state, DeliveryState::Sending, "nothing failed");
+        }
+        rig.verdict(2).await;
+        // At least half of a gap that one accepted batch has shortened a little.
+        assert_eq!(accepted.elapsed() > BASE * 45 / 100, pauses, "{code}: {:?}", accepted.elapsed());
+        let status = rig.finish().await;
+        assert_eq!((status.delivered_batches, status.failures), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_stop_in_a_pause_is_immediate() {
+    let server = FaultServer::start(vec![answer(429, "", "")]).await;
+    let rig = Rig::start(pausing(&server.url(), DEADLINE / 10));
+    rig.send(1).await;
+    rig.mailbox.offer(outgoing(2)).expect("the mailbox is free");
+    until(|| rig.status().next_try_in_s.is_some()).await;
+    let mailbox = Arc::clone(&rig.mailbox);
+    let stopped = Instant::now();
+    rig.finish().await;
+    assert!(stopped.elapsed() < DEADLINE / 25, "{:?}", stopped.elapsed());
+    assert!(mailbox.is_free() && mailbox.take_verdict().is_none(), "the batch is not acknowledged");
+    assert_eq!(server.seen().len(), 2, "it was not sent either");
+}
+
 #[tokio::test]
 async fn a_stop_lets_a_quick_request_end_and_abandons_a_slow_one() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n".to_owned();
