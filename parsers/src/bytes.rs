@@ -47,6 +47,13 @@ pub(crate) fn whole_number(text: &[u8]) -> Option<u64> {
 
 /// Seconds with an optional fraction, as nginx prints times (`0.123`), in milliseconds; digits past the third are cut off.
 pub(crate) fn seconds_as_ms(text: &[u8]) -> Option<u64> {
+    // As nginx writes it: digits, a dot, three digits.
+    if let Some((whole, [b'.', a, b, c])) = text.split_last_chunk()
+        && let Some(thousandths) = whole_number(&[*a, *b, *c])
+        && let Some(seconds) = whole_number(whole)
+    {
+        return seconds.checked_mul(1000)?.checked_add(thousandths);
+    }
     let (whole, fraction) = match memchr::memchr(b'.', text) {
         Some(dot) => (part(text, 0, dot), rest(text, dot + 1)),
         None => (text, &[][..]),

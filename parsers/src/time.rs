@@ -76,6 +76,9 @@ pub fn iso8601_ms(text: &[u8]) -> Option<i64> {
 
 /// `$msec`: seconds with milliseconds (`1431857103.123`). A larger number is read as the milli-, micro- or nanoseconds that it is.
 pub fn epoch_ms(text: &[u8]) -> Option<i64> {
+    if text.last_chunk::<4>().is_some_and(|[dot, ..]| *dot == b'.') {
+        return i64::try_from(seconds_as_ms(text)?).ok();
+    }
     let value = match whole_number(text) {
         Some(number) if number >= NANOSECONDS_FROM => number / 1_000_000,
         Some(number) if number >= MICROSECONDS_FROM => number / 1000,

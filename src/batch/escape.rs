@@ -15,51 +15,51 @@ const BLOCK: usize = 16;
 /// is a control or no ASCII; then nothing was appended.
 pub(super) fn append(out: &mut Vec<u8>, line: &[u8]) -> bool {
     let start = out.len();
-    // The last block may be written over its end.
-    out.resize(start + 2 * line.len() + BLOCK, 0);
+    // The last blocks are written over their end.
+    out.resize(start + 2 * line.len() + 3 * BLOCK, 0);
     let written = out.get_mut(start..).and_then(|room| write(room, line));
     out.truncate(start + written.unwrap_or(0));
     written.is_some()
 }
 
-/// Writes to `room`, of which it needs twice the line and a block; answers how many bytes it took.
+/// Writes to `room`, of which it needs twice the line and three blocks; answers how many bytes the line took.
 fn write(room: &mut [u8], line: &[u8]) -> Option<usize> {
     let mut to = 0;
     let mut from = 0;
     // While a whole block can be copied from any byte of this one.
-    while let Some(two) = line.get(from..from + 2 * BLOCK).and_then(<[u8]>::first_chunk::<{ 2 * BLOCK }>) {
-        let (block, _) = two.split_first_chunk::<BLOCK>()?;
-        let found = classes(block);
-        if found.odd != 0 {
-            return None;
-        }
-        room.get_mut(to..to + BLOCK)?.copy_from_slice(block);
-        let mut special = found.special;
-        while special != 0 {
-            let at = special.trailing_zeros() as usize;
-            *room.get_mut(to + at)? = b'\\';
-            // What follows moves on by one; bytes behind this block are written again in their turn.
-            room.get_mut(to + at + 1..to + at + 1 + BLOCK)?.copy_from_slice(two.get(at..at + BLOCK)?);
-            to += 1;
-            special &= special - 1;
-        }
-        to += BLOCK;
+    while let Some(two) = line.get(from..).and_then(<[u8]>::first_chunk) {
+        to = write_block(room, to, two)?;
         from += BLOCK;
     }
-    for byte in line.get(from..)? {
-        match byte {
-            b'"' | b'\\' => {
-                room.get_mut(to..to + 2)?.copy_from_slice(&[b'\\', *byte]);
-                to += 2;
-            }
-            b' '..=b'~' => {
-                *room.get_mut(to)? = *byte;
-                to += 1;
-            }
-            _ => return None,
-        }
+    let rest = line.get(from..)?;
+    // Blanks take no escape; those behind the line are written, and not counted.
+    let mut filled = [b' '; 3 * BLOCK];
+    filled.get_mut(..rest.len())?.copy_from_slice(rest);
+    let [first, second, third] = *filled.as_chunks::<BLOCK>().0 else { return None };
+    to = write_block(room, to, [first, second].as_flattened().first_chunk()?)?;
+    to = write_block(room, to, [second, third].as_flattened().first_chunk()?)?;
+    Some(to - (2 * BLOCK - rest.len()))
+}
+
+/// Writes the first of two blocks to `room` from `to` on; answers where it ends.
+#[inline]
+fn write_block(room: &mut [u8], mut to: usize, two: &[u8; 2 * BLOCK]) -> Option<usize> {
+    let (block, _) = two.split_first_chunk::<BLOCK>()?;
+    let found = classes(block);
+    if found.odd != 0 {
+        return None;
     }
-    Some(to)
+    room.get_mut(to..to + BLOCK)?.copy_from_slice(block);
+    let mut special = found.special;
+    while special != 0 {
+        let at = special.trailing_zeros() as usize;
+        *room.get_mut(to + at)? = b'\\';
+        // What follows moves on by one; bytes behind this block are written again in their turn.
+        room.get_mut(to + at + 1..to + at + 1 + BLOCK)?.copy_from_slice(two.get(at..at + BLOCK)?);
+        to += 1;
+        special &= special - 1;
+    }
+    Some(to + BLOCK)
 }
 
 /// Bytes of a block, the first one in the lowest bit.

@@ -28,7 +28,7 @@ pub fn write(
 ) -> bool {
     let start = out.len();
     out.extend_from_slice(b"{\"timestamp\":");
-    write_number(out, timestamp);
+    out.extend_from_slice(itoa::Buffer::new().format(timestamp).as_bytes());
     out.extend_from_slice(b",\"log\":\"");
     let text_start = out.len();
     let room = |behind: usize| record_bytes_max.saturating_sub(text_start - start + behind);
@@ -45,7 +45,7 @@ pub fn write(
     let original = marks.original_bytes.or((written.consumed < line.len()).then_some(line.len() as u64));
     if let Some(original) = original {
         out.extend_from_slice(b",\"truncated\":true,\"original_bytes\":");
-        out.extend_from_slice(original.to_string().as_bytes());
+        out.extend_from_slice(itoa::Buffer::new().format(original).as_bytes());
     }
     if marks.partial {
         out.extend_from_slice(b",\"partial\":true");
@@ -56,25 +56,6 @@ pub fn write(
     out.push(b'}');
     original.is_some()
 }
-
-/// Appends a number in decimal, without the allocation and the padding of the general way.
-fn write_number(out: &mut Vec<u8>, number: i64) {
-    let mut digits = [0; NUMBER_DIGITS_MAX];
-    let mut at = digits.len();
-    let mut left = number.unsigned_abs();
-    while left > 0 || at == digits.len() {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
-    if number < 0 {
-        out.push(b'-');
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-/// Digits of the longest 64-bit number.
-const NUMBER_DIGITS_MAX: usize = 20;
 
 /// Room for everything behind the text of a whole line: `","partial":true,"escaped":true}`.
 const WHOLE_BYTES_MAX: usize = 32;
