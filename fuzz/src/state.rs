@@ -86,6 +86,7 @@ fn use_them(windows: &mut Windows) {
             request_time_ms: Some(3),
             vhost: Some(if second % 2 == 0 { b"a.example" } else { b"b.example" }),
             route: b"GET /",
+            route_row: 0,
         };
         windows.observe(1, now, &request);
         windows.observe_unparsed(now);

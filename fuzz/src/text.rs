@@ -256,4 +256,8 @@ pub fn route(data: &[u8]) {
     let mut again = String::new();
     watchpost_parsers::route::route(Some(method), Some(target), &mut again);
     assert_eq!(route, again);
+    let mut routes = watchpost_parsers::routes::Routes::new();
+    for _ in 0..2 {
+        assert_eq!(routes.of(Some(method), Some(target)).route, again.as_bytes(), "remembered");
+    }
 }

@@ -309,7 +309,7 @@ impl SegmentHead {
             let prelude = Prelude::decode(&mut reader)?;
             let mut older = Vec::new();
             for _ in 0..reader.u32()? {
-                older.push((reader.u64()?, reader.u64()?));
+                older.push((reader.u64()?, reader.count()?));
             }
             let mut holes = Vec::new();
             for _ in 0..if reader.0.is_empty() { 0 } else { reader.u32()? } {
@@ -347,6 +347,11 @@ impl Prelude {
     }
 }
 
+/// What is written can be read: a sum of numbers that damage made up may pass what counts as a number.
+fn countable(number: u64) -> u64 {
+    number.min(COUNT_MAX)
+}
+
 impl Totals {
     fn encode(&self, out: &mut Vec<u8>) {
         let sent = &self.delivered;
@@ -354,13 +359,13 @@ impl Totals {
         for number in
             numbers.into_iter().chain([self.dropped_batches, self.dropped_lines, self.split_batches])
         {
-            out.extend_from_slice(&number.to_le_bytes());
+            out.extend_from_slice(&countable(number).to_le_bytes());
         }
         out.push(u8::try_from(self.lost.len()).expect("reasons are numbered by a byte, from 1"));
         for (reason, loss) in &self.lost {
             out.push(*reason);
-            out.extend_from_slice(&loss.lines.to_le_bytes());
-            out.extend_from_slice(&loss.bytes.to_le_bytes());
+            out.extend_from_slice(&countable(loss.lines).to_le_bytes());
+            out.extend_from_slice(&countable(loss.bytes).to_le_bytes());
         }
     }
 

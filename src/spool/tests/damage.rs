@@ -2,7 +2,7 @@
 
 use crate::record::{Loss, LossReason};
 
-use super::super::format::{BatchMeta, Entry, Kind, Stamp, Totals, encode_record};
+use super::super::format::{BatchMeta, COUNT_MAX, Entry, Kind, Stamp, Totals, encode_record};
 use super::super::walk::{segment_name, segment_number};
 use super::*;
 
@@ -198,4 +198,14 @@ fn numbers_that_contradict_each_other_hold_back_no_later_batch() {
     check(u64::MAX, 0, 1, 3);
     // A body that would end far behind its record, of the memory that it would take to read.
     check(1, 0, 1, u32::MAX);
+}
+
+#[test]
+fn sums_past_what_counts_as_a_number_are_written_so_that_they_can_be_read() {
+    let mut totals = Totals { dropped_lines: u64::MAX, ..Totals::default() };
+    totals.lose(LossReason::Corrupted, Loss { lines: 1, bytes: u64::MAX });
+    let entry = Entry { totals, ..Entry::default() };
+    let read = Entry::decode(&entry.encode(), 0).expect("what is written can be read");
+    assert_eq!(read.totals.dropped_lines, COUNT_MAX);
+    assert_eq!(read.totals.lost.values().next(), Some(&Loss { lines: 1, bytes: COUNT_MAX }));
 }
