@@ -5,8 +5,8 @@
 //! to the first two.
 //!
 //! Read in this order: [`AccessLine`] (what a line gives), [`Format`] (how lines look), [`Parser`] (bytes to lines), then
-//! [`route`], [`upstream`], [`time`], [`mod@escape`] and [`nginx_conf`]; and apart from lines [`mod@stub_status`], [`haproxy`]
-//! and [`prometheus`].
+//! [`route`] (and [`routes`], which remembers them), [`upstream`], [`time`], [`mod@escape`] and [`nginx_conf`]; and apart from
+//! lines [`mod@stub_status`], [`haproxy`] and [`prometheus`].
 #![no_std]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::unreachable))]
 

@@ -34,7 +34,7 @@ pub(super) struct Beginning<'a> {
     pub(super) remote_addr: &'a [u8],
     pub(super) time: &'a [u8; LOCAL_BYTES],
     pub(super) request: &'a [u8],
-    /// Of one to three digits.
+    /// Of three digits.
     pub(super) status: u16,
     pub(super) bytes_sent: u64,
     pub(super) referer: &'a [u8],

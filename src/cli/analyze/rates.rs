@@ -145,9 +145,10 @@ impl Series {
         Series { points_max, width_s: WIDTHS_S[0], points: HashTable::new() }
     }
 
-    /// Counts a request in a second since 1970.
+    /// Counts a request in a second since 1970, not before: no width would put both sides of it together.
     #[inline]
     pub(super) fn add(&mut self, second: i64, error: bool) {
+        debug_assert!(second >= 0, "{second}");
         self.merge(second.div_euclid(self.width_s), Point { requests: 1, errors: u64::from(error) });
         if self.points.len() > self.points_max {
             self.widen();
