@@ -2,6 +2,48 @@
 //!
 //! What it must never do: index. Every look-up is a `get`, so a wrong position is an empty answer and not a panic.
 
+use wide::i8x16;
+
+/// Bytes that are looked at together.
+const BLOCK_BYTES: usize = 16;
+
+/// Where `wanted` stands first. Values of a line are short: blocks in line are faster than a call of memchr.
+#[inline]
+pub(crate) fn find_byte(text: &[u8], wanted: u8) -> Option<usize> {
+    let all = i8x16::splat(wanted.cast_signed());
+    find_block(text, |block| block.simd_eq(all), |byte| byte == wanted)
+}
+
+/// Where one of two bytes stands first.
+#[inline]
+pub(crate) fn find_either(text: &[u8], first: u8, second: u8) -> Option<usize> {
+    let [firsts, seconds] = [first, second].map(|byte| i8x16::splat(byte.cast_signed()));
+    let is_wanted = |byte| byte == first || byte == second;
+    find_block(text, |block| block.simd_eq(firsts) | block.simd_eq(seconds), is_wanted)
+}
+
+/// Asks for blocks of sixteen, and for single bytes where there are fewer.
+#[inline]
+fn find_block(text: &[u8], which: impl Fn(i8x16) -> i8x16, is_wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    let first_of = |block: &[u8; BLOCK_BYTES]| {
+        let found = which(i8x16::from(block.map(u8::cast_signed))).to_bitmask();
+        (found != 0).then(|| found.trailing_zeros() as usize)
+    };
+    let (blocks, tail) = text.as_chunks::<BLOCK_BYTES>();
+    let mut at = 0;
+    for block in blocks {
+        if let Some(found) = first_of(block) {
+            return Some(at + found);
+        }
+        at += BLOCK_BYTES;
+    }
+    match text.last_chunk() {
+        // It overlaps what was looked at, where nothing is.
+        Some(last) => first_of(last).map(|found| text.len() - BLOCK_BYTES + found),
+        None => tail.iter().position(|byte| is_wanted(*byte)),
+    }
+}
+
 /// The bytes from `start` to `end`, empty when that is not inside `text`.
 pub(crate) fn part(text: &[u8], start: usize, end: usize) -> &[u8] {
     text.get(start..end).unwrap_or(&[])
@@ -103,6 +145,19 @@ pub(crate) fn is_escaped(text: &[u8], floor: usize, at: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    proptest! {
+        #[test]
+        fn the_first_one_is_found_wherever_it_stands(text in proptest::collection::vec(b'a'..=b'z', 0..80)) {
+            let naive = |wanted: &[u8]| text.iter().position(|byte| wanted.contains(byte));
+            for wanted in b'a'..=b'z' {
+                prop_assert_eq!(find_byte(&text, wanted), naive(&[wanted]));
+                prop_assert_eq!(find_either(&text, wanted, b'q'), naive(&[wanted, b'q']));
+            }
+        }
+    }
 
     #[test]
     fn seconds_become_milliseconds_without_rounding_through_a_float() {

@@ -4,7 +4,7 @@
 //! What it must never do: guess a route that a server configured (OpenTelemetry keeps `http.route` for those; this is a
 //! `url.template`), depend on what it saw before, or write a control byte.
 
-use crate::bytes::{hex_pair, part, rest, run_length};
+use crate::bytes::{find_either, hex_pair, part, rest, run_length};
 use alloc::string::String;
 
 /// The longest route, in bytes.
@@ -59,7 +59,7 @@ enum Path<'a> {
 }
 
 fn path_of(target: &[u8]) -> Path<'_> {
-    let end = memchr::memchr2(b'?', b'#', target).unwrap_or(target.len());
+    let end = find_either(target, b'?', b'#').unwrap_or(target.len());
     let target = part(target, 0, end);
     let scheme =
         run_length(target, 0, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
@@ -105,6 +105,31 @@ fn write_path(path: Path<'_>, start: usize, out: &mut String) {
 }
 
 fn write_segment(segment: &[u8], out: &mut String) {
+    match plain_words(segment) {
+        Some(words) => out.push_str(words),
+        None => write_any_segment(segment, out),
+    }
+}
+
+/// A segment that is surely of words, as most are: small letters and the signs between them, and never so many letters of `a` to
+/// `f` together that they could be a hash or a UUID.
+fn plain_words(segment: &[u8]) -> Option<&str> {
+    let mut hexadecimal = 0;
+    for byte in segment {
+        match byte {
+            b'a'..=b'f' | b'-' => hexadecimal += 1,
+            b'g'..=b'z' | b'.' | b'_' => hexadecimal = 0,
+            _ => return None,
+        }
+        if hexadecimal == LETTER_HASH_BYTES_MIN {
+            return None;
+        }
+    }
+    let fits = !segment.is_empty() && segment.len() <= SEGMENT_BYTES_MAX;
+    if fits { str::from_utf8(segment).ok() } else { None }
+}
+
+fn write_any_segment(segment: &[u8], out: &mut String) {
     match segment {
         _ if segment.iter().all(u8::is_ascii_digit) && !segment.is_empty() => out.push_str("{id}"),
         _ if is_uuid(segment) || is_address(segment) => out.push_str("{id}"),
@@ -259,6 +284,18 @@ fn is_token(text: &[u8], bytes_min: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn plain_words_are_written_as_any_segment_is(segment in "([a-g._-]|[a-f]{1,14}|[a-z0-9A-Z@%~]){0,12}") {
+            let mut plain = String::new();
+            write_any_segment(segment.as_bytes(), &mut plain);
+            if let Some(words) = plain_words(segment.as_bytes()) {
+                prop_assert_eq!(words, plain);
+            }
+        }
+    }
     use proptest::prelude::*;
     use std::vec::Vec;
 

@@ -6,7 +6,7 @@
 //! What it owns: the memory, of constant size. What it must never do: answer anything else than [`route::route`] would, or let a
 //! flood of paths that never come again displace the ones that do.
 
-use crate::bytes::{part, rest, stands_at};
+use crate::bytes::{find_either, part, rest, stands_at};
 use crate::route;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -24,6 +24,8 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// A remembered route: method, path and route stand one behind the other in `text`.
 #[derive(Debug, Default)]
 struct Slot {
+    /// Of method and path; another one is not looked at any closer.
+    hash: u64,
     text: Vec<u8>,
     method_bytes: u16,
     key_bytes: u16,
@@ -65,10 +67,7 @@ impl Routes {
 
     /// The route of a request.
     pub fn of(&mut self, method: Option<&[u8]>, target: Option<&[u8]>) -> Known<'_> {
-        let key = match (method, target) {
-            (Some(method), Some(target)) => Key::new(method, target),
-            _ => None,
-        };
+        let key = method.zip(target).and_then(|(method, target)| Key::new(method, target));
         let slot = key.and_then(|key| found(self.places.get_mut(key.place())?, key));
         let slot = match slot {
             Some(Found::Held(slot)) => slot,
@@ -114,36 +113,41 @@ fn found<'a>(place: &'a mut [Slot; PATHS_PER_PLACE], key: Key<'_>) -> Option<Fou
 struct Key<'a> {
     method: &'a [u8],
     path: &'a [u8],
+    hash: u64,
 }
 
 impl<'a> Key<'a> {
     fn new(method: &'a [u8], target: &'a [u8]) -> Option<Key<'a>> {
-        let end = memchr::memchr2(b'?', b'#', target).unwrap_or(target.len());
+        let end = find_either(target, b'?', b'#').unwrap_or(target.len());
         let fits = end > 0 && method.len() + end <= KEY_BYTES_MAX;
-        fits.then_some(Key { method, path: part(target, 0, end) })
+        let path = part(target, 0, end);
+        fits.then(|| Key { method, path, hash: hash_of(method, path) })
     }
 
     /// Where it is remembered. Whoever chooses paths that meet there displaces one another's.
     fn place(self) -> usize {
-        let mix = |hash: u64, word: &[u8; 8]| {
-            (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(SPREAD)
-        };
-        let seed = self.path.len() as u64 ^ (self.method.len() as u64) << 32;
-        let hash = match (self.path.first_chunk::<8>(), self.path.last_chunk::<8>()) {
-            // The last eight bytes may have been mixed in before in part: every byte is, which is all that matters.
-            (Some(_), Some(last)) => self.path.as_chunks::<8>().0.iter().fold(mix(seed, last), mix),
-            _ => self.path.iter().fold(seed, |hash, byte| mix(hash, &[*byte; 8])),
-        };
-        (hash >> 32) as usize % PLACES
+        (self.hash >> 32) as usize % PLACES
+    }
+}
+
+fn hash_of(method: &[u8], path: &[u8]) -> u64 {
+    let mix =
+        |hash: u64, word: &[u8; 8]| (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(SPREAD);
+    let seed = path.len() as u64 ^ (method.len() as u64) << 32;
+    match path.last_chunk::<8>() {
+        // The last eight bytes may have been mixed in before in part: every byte is, which is all that matters.
+        Some(last) => path.as_chunks::<8>().0.iter().fold(mix(seed, last), mix),
+        None => path.iter().fold(seed, |hash, byte| mix(hash, &[*byte; 8])),
     }
 }
 
 impl Slot {
     fn holds(&self, key: Key<'_>) -> bool {
         let (method, whole) = (usize::from(self.method_bytes), usize::from(self.key_bytes));
-        part(&self.text, method, whole) == key.path
-            && stands_at(&self.text, 0, key.method)
+        self.hash == key.hash
             && method == key.method.len()
+            && stands_at(&self.text, 0, key.method)
+            && part(&self.text, method, whole) == key.path
     }
 
     /// Takes up a route, under `key` where it is to be remembered.
@@ -161,6 +165,7 @@ impl Slot {
             self.text.extend_from_slice(key.method);
             self.text.extend_from_slice(key.path);
         }
+        self.hash = key.map_or(0, |key| key.hash);
         // KEY_BYTES_MAX fits.
         self.method_bytes = key.map_or(0, |key| key.method.len() as u16);
         self.key_bytes = self.text.len() as u16;

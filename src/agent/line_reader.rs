@@ -75,14 +75,19 @@ impl LineReader {
         &self.format_name
     }
 
-    /// Reads a line. The virtual host is that of the line, else that of the file.
+    /// Reads a line into `parsed`, of which no field stays as it was. The virtual host is that of the line, else that of the
+    /// file.
     ///
     /// # Errors
     /// Why it is no line of the format.
-    pub fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
-        let mut parsed = self.parsers.parse(line)?;
+    #[inline]
+    pub fn parse<'a>(&'a mut self, line: &'a [u8], parsed: &mut AccessLine<'a>) -> Result<(), Unparsed> {
+        *parsed = AccessLine::default();
+        if self.parsers.likely(line).parse_straight(line, parsed).is_none() {
+            *parsed = self.parsers.parse(line)?;
+        }
         parsed.vhost = parsed.vhost.or(self.vhost.as_deref());
-        Ok(parsed)
+        Ok(())
     }
 
     /// The parser that suits a line best, and the virtual host of lines that name none.
@@ -103,6 +108,17 @@ impl LineReader {
 }
 
 impl Parsers {
+    /// The parser of the format that a line most likely has.
+    #[inline]
+    fn likely(&mut self, line: &[u8]) -> &mut Parser {
+        match self {
+            Parsers::One(parser) => parser,
+            Parsers::Detect { json, .. } if is_json(line) => json.get(),
+            Parsers::Detect { main, main_first: true, .. } => main.get(),
+            Parsers::Detect { combined, .. } => combined.get(),
+        }
+    }
+
     fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
         let (combined, main, json, main_first) = match self {
             Parsers::One(parser) => return parser.parse(line),
@@ -144,7 +160,8 @@ mod tests {
         let json = r#"{"status":201,"host":"api.example"}"#;
         let mut reader = detecting();
         let mut status = |line: &str| {
-            let parsed = reader.parse(line.as_bytes()).map_err(|reason| reason.name())?;
+            let mut parsed = AccessLine::default();
+            reader.parse(line.as_bytes(), &mut parsed).map_err(|reason| reason.name())?;
             Ok((parsed.status, parsed.vhost.map(|vhost| vhost.len())))
         };
         for _ in 0..2 {

@@ -101,8 +101,9 @@ impl Sink<'_> {
     /// Takes one line, or refuses it because the batch is full; a refused line was not counted. One that was counted
     /// before is not counted again.
     pub(super) fn take(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
-        let result = reader.lines.parse(line.bytes);
-        let parsed = result.as_ref().ok();
+        let mut parsed = AccessLine::default();
+        let result = reader.lines.parse(line.bytes, &mut parsed).map(|()| &parsed);
+        let parsed = result.ok();
         let wanted = self.shipping.wants(parsed, &line);
         let time_ms = parsed.and_then(|parsed| parsed.time_ms);
         let timestamp = time_ms.filter(|time| TIMESTAMPS_MS.contains(time)).unwrap_or(self.read_at);
@@ -114,19 +115,20 @@ impl Sink<'_> {
         }
         self.account.taken_line(!wanted);
         if !line.counted || is_on(Mutant::CountsTwice) {
-            self.observe(&result, &mut reader.unparsed);
+            self.observe(result, &mut reader.unparsed);
         }
         Flow::Continue
     }
 
     /// Counts a line that waits in its file to be taken.
     pub(super) fn count(&mut self, reader: &mut Reader, line: Line<'_>) -> Flow {
-        let result = reader.lines.parse(line.bytes);
-        self.observe(&result, &mut reader.unparsed);
+        let mut parsed = AccessLine::default();
+        let result = reader.lines.parse(line.bytes, &mut parsed).map(|()| &parsed);
+        self.observe(result, &mut reader.unparsed);
         Flow::Continue
     }
 
-    fn observe(&mut self, result: &Result<AccessLine<'_>, Unparsed>, unparsed: &mut u64) {
+    fn observe(&mut self, result: Result<&AccessLine<'_>, Unparsed>, unparsed: &mut u64) {
         self.account.read_line();
         match result {
             Ok(parsed) => {

@@ -5,15 +5,13 @@
 
 mod escape;
 pub mod line;
+mod member;
 pub mod redact;
 
-use std::cell::RefCell;
+use member::Member;
 
-use flate2::{Compress, Compression, Crc, FlushCompress, Status};
-
-/// gzip level of a batch. Level 1 costs a quarter of level 6 and gives two thirds of its ratio; the
-/// processor belongs to the web server.
-const GZIP_LEVEL: u32 = 1;
+/// Records are packed when they are so many bytes: few enough for the nearer caches, many enough for deflate to be worth the call.
+const PIECE_BYTES: usize = 32 * 1024;
 
 /// A finished batch: what is POSTed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +41,12 @@ pub enum Added {
 #[derive(Debug)]
 pub struct Builder {
     bytes_max: usize,
+    /// Records that are not packed yet.
     raw: Vec<u8>,
+    /// Bytes of those that are.
+    packed_bytes: usize,
+    /// They, where there are any.
+    packed: Option<Member>,
     records: u32,
     lines: u64,
 }
@@ -51,7 +54,8 @@ pub struct Builder {
 impl Builder {
     /// An empty builder for batches of at most `bytes_max` uncompressed bytes.
     pub fn new(bytes_max: u32) -> Builder {
-        Builder { bytes_max: bytes_max as usize, raw: Vec::new(), records: 0, lines: 0 }
+        let bytes_max = bytes_max as usize;
+        Builder { bytes_max, raw: Vec::new(), packed_bytes: 0, packed: None, records: 0, lines: 0 }
     }
 
     /// Adds a record that `write` appends to the buffer, without a newline; `lines` says how many log lines
@@ -60,19 +64,30 @@ impl Builder {
         let before = self.raw.len();
         write(&mut self.raw);
         self.raw.push(b'\n');
-        if self.raw.len() > self.bytes_max {
+        if self.raw_bytes() > self.bytes_max {
             let alone = self.raw.len() - before;
             self.raw.truncate(before);
             return if alone > self.bytes_max { Added::TooLarge } else { Added::Full };
         }
         self.records += 1;
         self.lines += lines;
+        if self.raw.len() >= PIECE_BYTES {
+            self.pack();
+        }
         Added::Yes
+    }
+
+    fn pack(&mut self) -> &mut Member {
+        let packed = self.packed.get_or_insert_with(|| Member::begin(self.raw.len()));
+        packed.write(&self.raw);
+        self.packed_bytes += self.raw.len();
+        self.raw.clear();
+        packed
     }
 
     /// Uncompressed bytes so far.
     pub fn raw_bytes(&self) -> usize {
-        self.raw.len()
+        self.packed_bytes + self.raw.len()
     }
 
     /// Log lines so far.
@@ -87,25 +102,22 @@ impl Builder {
 
     /// Whether another average record would still fit; where not, closing now saves a refused attempt.
     pub fn is_nearly_full(&self) -> bool {
-        let average = self.raw.len() / (self.records.max(1) as usize);
-        self.records > 0 && self.raw.len() + 2 * average > self.bytes_max
+        let average = self.raw_bytes() / (self.records.max(1) as usize);
+        self.records > 0 && self.raw_bytes() + 2 * average > self.bytes_max
     }
 
-    /// Compresses what was collected and begins anew; `None` when there is nothing.
+    /// Packs what is left of what was collected and begins anew; `None` when there is nothing.
     pub fn close(&mut self) -> Option<Batch> {
         if self.is_empty() {
             return None;
         }
-        let batch = Batch {
-            body: compress(&self.raw),
-            raw_bytes: u32::try_from(self.raw.len()).unwrap_or(u32::MAX),
-            records: self.records,
-            lines: self.lines,
-        };
-        self.raw.clear();
-        self.records = 0;
-        self.lines = 0;
-        Some(batch)
+        self.pack();
+        Some(Batch {
+            body: self.packed.take()?.end(),
+            raw_bytes: u32::try_from(std::mem::take(&mut self.packed_bytes)).unwrap_or(u32::MAX),
+            records: std::mem::take(&mut self.records),
+            lines: std::mem::take(&mut self.lines),
+        })
     }
 }
 
@@ -134,45 +146,11 @@ pub fn split(batch: &Batch) -> Option<[Batch; 2]> {
     Some([half(&raw[..cut]), half(&raw[cut..])])
 }
 
-/// Head of a gzip member (RFC 1952): deflate, no flags, no time, the fastest level, an unknown system.
-const GZIP_HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
-
-/// Room for what deflate adds to a few bytes.
-const OUTPUT_BYTES_MIN: usize = 64;
-
-thread_local! {
-    /// Kept, since a new one sets up hundreds of KiB, which is more work than a small batch.
-    static DEFLATE: RefCell<Compress> = RefCell::new(Compress::new(Compression::new(GZIP_LEVEL), false));
-}
-
-/// One gzip member. The header carries no time, so the same bytes always give the same body.
+/// One gzip member of bytes that are there at once.
 fn compress(raw: &[u8]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(raw.len() / 4 + OUTPUT_BYTES_MIN);
-    body.extend_from_slice(&GZIP_HEAD);
-    DEFLATE.with_borrow_mut(|deflate| {
-        deflate.reset();
-        let mut rest = raw;
-        let mut flush = FlushCompress::None;
-        loop {
-            let before = deflate.total_in();
-            let status = deflate.compress_vec(rest, &mut body, flush).expect("its state is its own");
-            rest = &rest[(deflate.total_in() - before) as usize..];
-            if status == Status::StreamEnd {
-                break;
-            }
-            if rest.is_empty() {
-                flush = FlushCompress::Finish;
-            }
-            if body.capacity() - body.len() < OUTPUT_BYTES_MIN {
-                body.reserve(body.len());
-            }
-        }
-    });
-    let mut sum = Crc::new();
-    sum.update(raw);
-    body.extend_from_slice(&sum.sum().to_le_bytes());
-    body.extend_from_slice(&sum.amount().to_le_bytes());
-    body
+    let mut member = Member::begin(raw.len());
+    member.write(raw);
+    member.end()
 }
 
 /// Decompresses a batch of a known size; `None` when it is damaged or not of that size.
@@ -222,7 +200,42 @@ mod tests {
     }
 
     #[test]
-    fn the_same_records_give_the_same_bytes() {
-        assert_eq!(compress(b"the same"), compress(b"the same"));
+    fn the_same_records_give_the_same_bytes_in_any_company() {
+        let body = |builder: &mut Builder, records: usize| {
+            for number in 0..records {
+                builder.add(1, |out| {
+                    write!(out, "{{\"n\":{number},\"square\":{}}}", number * number).expect("memory")
+                });
+            }
+            builder.close().expect("records")
+        };
+        let records = 4 * PIECE_BYTES / 20;
+        let expected = body(&mut Builder::new(u32::MAX), records);
+        let (mut one, mut other) = (Builder::new(u32::MAX), Builder::new(u32::MAX));
+        for _ in 0..3 {
+            one.add(1, |out| out.extend_from_slice(&[b'x'; 2 * PIECE_BYTES]));
+            assert_eq!(body(&mut other, records), expected);
+            one.close();
+            assert_eq!(body(&mut one, records), expected);
+        }
+    }
+
+    #[test]
+    fn packed_in_pieces_no_byte_is_another() {
+        let mut builder = Builder::new(10 * PIECE_BYTES as u32);
+        let mut whole = String::new();
+        while builder.raw_bytes() < 9 * PIECE_BYTES {
+            let record = format!("{{\"n\":{}}}", whole.len());
+            assert_eq!(builder.add(1, |out| out.extend_from_slice(record.as_bytes())), Added::Yes);
+            whole += &record;
+            whole.push('\n');
+        }
+        assert_eq!(builder.raw_bytes(), whole.len());
+        assert!(builder.raw.len() < PIECE_BYTES, "the rest is packed");
+        let refused = builder.add(1, |out| out.extend_from_slice(&[b'x'; 2 * PIECE_BYTES]));
+        assert_eq!(refused, Added::Full);
+        let batch = builder.close().expect("records");
+        assert_eq!(text(&batch), whole);
+        assert_eq!((builder.raw_bytes(), builder.is_empty()), (0, true));
     }
 }

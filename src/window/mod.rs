@@ -6,11 +6,12 @@
 //! This module owns those numbers and their durable form. It never reads a clock, a file or the
 //! environment: times come in with the lines.
 //!
-//! `ring` holds seconds, `recent` ten-second slots, `top` the bounded tables, `spellings` where
-//! hosts lately stood in them, `intervals` what will be shipped, `watermark` decides how far all
-//! of it is complete, `state` makes it durable.
+//! `ring` holds seconds, `recent` ten-second slots, `top` the bounded tables, `candidates` who
+//! waits for a row of theirs, `spellings` where hosts lately stood in them, `intervals` what will
+//! be shipped, `watermark` decides how far all of it is complete, `state` makes it durable.
 
 mod answer;
+mod candidates;
 mod counts;
 mod durable;
 mod intervals;

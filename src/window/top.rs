@@ -1,23 +1,22 @@
 //! A bounded table of vhosts or routes with an exact remainder: the rows and the remainder sum
 //! to the total at every instant, whoever comes and goes. It never grows with what clients send.
 //!
-//! While there is room a name gets a row at once. Then a newcomer must earn one: a small
-//! space-saving counter (Metwally et al., 2005) watches names without a row, and only one that
-//! was certainly seen more often than the least busy row takes its place. What the old row
-//! counted moves to the remainder, and the newcomer starts at zero.
+//! While there is room a name gets a row at once. Then a newcomer must earn one: names without
+//! a row are watched, and only one that was certainly seen more often than the least busy row
+//! takes its place. What the old row counted moves to the remainder, and the newcomer starts at
+//! zero.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use super::candidates::Candidates;
 use super::names;
 use super::recent::Recent;
 use super::state::{Decoder, Encoder, Journal, Key, Level, Mark, RecentKind};
 
 /// Ten-second slots kept: a minute, the longest lateness, and room for the newest.
 const SLOTS: usize = 16;
-/// Names without a row that are watched at a time.
-const CANDIDATES_MAX: usize = 64;
 /// Requests that a newcomer needs at least, however idle the rows are.
 const EARNED_MIN: u32 = 4;
 
@@ -56,14 +55,6 @@ struct Row {
     score: u64,
     name_mark: Mark,
     mark: Mark,
-}
-
-/// A name without a row. `count - error` requests of it were certainly seen.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    hash: u64,
-    count: u32,
-    error: u32,
 }
 
 /// Multiply and rotate, eight bytes at a time. The table bounds its keys, so a client that
@@ -116,7 +107,7 @@ pub(super) struct Table {
     other: Tally,
     other_mark: Mark,
     other_name: Arc<str>,
-    candidates: Vec<Candidate>,
+    candidates: Candidates,
     /// Cells by row; the remainder's stand at `rows_max`.
     recent: Recent<Vec<Cell>>,
 }
@@ -132,7 +123,7 @@ impl Table {
             other: Tally::default(),
             other_mark: Mark::default(),
             other_name: names::OTHER.into(),
-            candidates: Vec::new(),
+            candidates: Candidates::default(),
             recent: Recent::new(RecentKind::Table(level), SLOTS),
         }
     }
@@ -196,7 +187,7 @@ impl Table {
             });
             return self.enter(self.rows.len() - 1, journal);
         }
-        let earned = self.nominate(name);
+        let earned = self.candidates.nominate(hash_of(name));
         if earned < EARNED_MIN {
             return self.rows_max;
         }
@@ -204,7 +195,7 @@ impl Table {
         match least {
             Some((victim, row)) if u64::from(earned) > row.score => {
                 self.evict(victim, journal);
-                self.candidates.retain(|candidate| candidate.hash != hash_of(name));
+                self.candidates.elect(hash_of(name));
                 self.rows[victim].name = name.into();
                 self.rows[victim].score = u64::from(earned);
                 self.enter(victim, journal)
@@ -219,21 +210,6 @@ impl Table {
         journal.touch(&mut row.name_mark, Key::Name(self.level, at as u16));
         journal.touch(&mut row.mark, Key::Entry(self.level, at as u16));
         at
-    }
-
-    /// Counts a name without a row; answers how often it was certainly seen.
-    fn nominate(&mut self, name: &str) -> u32 {
-        let hash = hash_of(name);
-        if let Some(known) = self.candidates.iter_mut().find(|candidate| candidate.hash == hash) {
-            known.count = known.count.saturating_add(1);
-            return known.count - known.error;
-        }
-        if self.candidates.len() < CANDIDATES_MAX {
-            self.candidates.push(Candidate { hash, count: 1, error: 0 });
-        } else if let Some(least) = self.candidates.iter_mut().min_by_key(|candidate| candidate.count) {
-            *least = Candidate { hash, count: least.count.saturating_add(1), error: least.count };
-        }
-        1
     }
 
     /// Moves everything a row counted to the remainder.
@@ -258,10 +234,7 @@ impl Table {
     /// Halves every score, so that yesterday's favourites give way.
     pub(super) fn decay(&mut self) {
         self.rows.iter_mut().for_each(|row| row.score /= 2);
-        for candidate in &mut self.candidates {
-            candidate.count /= 2;
-            candidate.error /= 2;
-        }
+        self.candidates.decay();
     }
 
     /// The recent slots are of a clock that no longer holds.
@@ -438,6 +411,7 @@ fn hash_of(name: &str) -> u64 {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed expectation is a failed test
 mod tests {
+    use super::super::candidates::CANDIDATES_MAX;
     use super::*;
     use proptest::prelude::*;
 

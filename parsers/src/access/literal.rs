@@ -10,7 +10,7 @@
 use super::log_format::{Piece, Pieces};
 use super::unparsed::{Expected, Snippet, Unparsed};
 use super::variable::{Captures, Kind, Slot, slot_of_variable};
-use crate::bytes::{is_escaped, part, rest, run_length, stands_at};
+use crate::bytes::{find_byte, is_escaped, part, rest, run_length, stands_at};
 use crate::escape::Escape;
 use crate::time::{ISO8601_BYTES, LOCAL_BYTES, iso8601_shape, local_shape};
 use alloc::boxed::Box;
@@ -312,7 +312,7 @@ pub(super) fn find(line: &[u8], from: usize, text: &[u8]) -> Option<usize> {
     let first = *text.first()?;
     let mut at = from;
     loop {
-        at += memchr::memchr(first, line.get(at..)?)?;
+        at += find_byte(line.get(at..)?, first)?;
         if stands_at(line, at, text) {
             return Some(at);
         }
@@ -327,7 +327,7 @@ pub(super) fn extent(step: &Step, line: &[u8], at: usize) -> Option<usize> {
         Class::Quoted => {
             let mut end = at;
             loop {
-                end += memchr::memchr(b'"', rest(line, end))?;
+                end += find_byte(rest(line, end), b'"')?;
                 if !is_escaped(line, at, end) {
                     return Some(end);
                 }
@@ -347,11 +347,22 @@ fn number_length(line: &[u8], at: usize, wanted: impl Fn(u8) -> bool) -> usize {
     if line.get(at) == Some(&b'-') { 1 } else { run_length(line, at, wanted) }
 }
 
+/// Bytes of an address, a time, a status or a length.
+const ITEM_BYTES: [bool; 256] = {
+    let mut is_item = [false; 256];
+    let mut byte = 0;
+    while byte < is_item.len() {
+        is_item[byte] = matches!(byte as u8, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+            || matches!(byte as u8, b'-' | b'.' | b':' | b'/' | b'[' | b']' | b'_' | b'@');
+        byte += 1;
+    }
+    is_item
+};
+
 /// Items end before the byte `stop` that begins the text after the list, unless that byte is common in times.
 fn list_end(line: &[u8], at: usize, stop: Option<u8>) -> usize {
     let stop = stop.filter(|byte| !matches!(byte, b'-' | b'.'));
-    let is_item =
-        |byte: u8| (byte.is_ascii_alphanumeric() || b"-.:/[]_@".contains(&byte)) && Some(byte) != stop;
+    let is_item = |byte: u8| ITEM_BYTES.get(usize::from(byte)) == Some(&true) && Some(byte) != stop;
     let mut end = at;
     loop {
         end += run_length(line, end, is_item);

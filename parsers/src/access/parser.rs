@@ -54,24 +54,39 @@ impl Parser {
     /// # Errors
     /// Why the line is not one of this format. A line of any bytes and any length is survived, in time linear in its length.
     pub fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let mut parsed = AccessLine::default();
+        match self.parse_straight(line, &mut parsed) {
+            Some(()) => Ok(parsed),
+            None => self.parse_plainly(line),
+        }
+    }
+
+    /// The fast way: puts into `parsed`, which is empty, what [`Parser::parse`] answers. Nothing where that takes a second look;
+    /// then `parsed` is worth nothing.
+    ///
+    /// Its fields are many, and whoever is given them by value pays for a copy with each line.
+    #[inline]
+    pub fn parse_straight<'a>(&mut self, line: &'a [u8], parsed: &mut AccessLine<'a>) -> Option<()> {
+        let Reader::Literal(program, Some(straight)) = &self.format.reader else { return None };
+        let line = without_end(line);
+        if line.len() > LINE_BYTES_MAX || line.first()?.is_ascii_whitespace() {
+            return None;
+        }
+        straight.read(program, line, parsed, &mut self.last_second)
+    }
+
+    /// The plain way, which the fast one has to agree with: it knows every format, and why a line is none of it.
+    ///
+    /// # Errors
+    /// As [`Parser::parse`].
+    pub fn parse_plainly<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
+        let line = without_end(line);
         if line.len() > LINE_BYTES_MAX {
             return Err(Unparsed::TooLong { bytes: line.len() });
         }
         if line.trim_ascii_start().is_empty() {
             return Err(Unparsed::Empty);
         }
-        if let Reader::Literal(program, Some(straight)) = &self.format.reader
-            && let Some(parsed) = straight.read(program, line, &mut self.last_second)
-        {
-            return Ok(parsed);
-        }
-        self.parse_plainly(line)
-    }
-
-    /// The plain way: it knows every format, and why a line is none of it.
-    pub(super) fn parse_plainly<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
         let mut captures = Captures::new();
         if let Err(reason) = self.capture(line, &mut captures) {
             return Err(plainer(line, reason));
@@ -125,6 +140,12 @@ impl Parser {
             }
         }
     }
+}
+
+#[inline]
+fn without_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// A reason that says more where the line is no text at all.

@@ -9,10 +9,10 @@
 
 use super::combined::{self, Beginning};
 use super::literal::{Class, Program, Step, Use, extent, find};
-use super::parser::{https, milliseconds, read_time, split_request, status_code};
+use super::parser::{Request, https, milliseconds, read_time, split_request, status_code};
 use super::variable::{Slot, TIMES};
 use super::{AccessLine, Field};
-use crate::bytes::{part, seconds_as_ms, stands_at, whole_number};
+use crate::bytes::{part, rest, seconds_as_ms, stands_at, whole_number};
 use crate::time::{LastSecond, local_shape};
 use alloc::vec::Vec;
 
@@ -44,65 +44,79 @@ impl Straight {
         (!parted && Field::ALL.iter().all(is_plain)).then_some(Straight { time, begins_as_combined })
     }
 
-    /// The line as the plain way reads it, or None: the plain way has to.
+    /// Puts the line into `parsed`, which is empty, as the plain way reads it; or None: the plain way has to.
     pub(crate) fn read<'a>(
         self,
         program: &Program,
         line: &'a [u8],
+        parsed: &mut AccessLine<'a>,
         last_second: &mut LastSecond,
-    ) -> Option<AccessLine<'a>> {
+    ) -> Option<()> {
         let has_escapes = || memchr::memchr(b'\\', line).is_some();
         if !stands_at(line, 0, &program.head) || (program.decodes() && has_escapes()) {
             return None;
         }
-        let (mut parsed, mut at, done) = match self.begins_as_combined {
-            true => self.beginning(program, combined::read(line)?, line.len(), last_second)?,
-            false => (AccessLine::default(), program.head.len(), 0),
+        let (at, done) = match self.begins_as_combined {
+            true => (self.beginning(program, line, parsed, last_second)?, combined::STEPS),
+            false => (program.head.len(), 0),
         };
-        let mut tls = Tls::default();
-        let last = program.steps.len().checked_sub(1)?;
-        for (index, step) in program.steps.iter().enumerate().skip(done) {
-            let end = end_of(step, line, at, index == last)?;
-            if let Use::One(slot) = step.usage {
-                self.give(slot, part(line, at, end), &mut parsed, &mut tls, last_second)?;
-            }
-            at = end + step.after.len();
-        }
-        parsed.https = https(tls.flag, parsed.scheme, tls.protocol);
-        (at == line.len()).then_some(parsed)
+        let end = match program.steps.get(done..) {
+            Some(steps @ [_, ..]) => self.steps(steps, line, at, parsed, last_second)?,
+            _ => at,
+        };
+        (end == line.len()).then_some(())
     }
 
-    /// The line so far, where its next step begins, and how many steps are done.
+    /// Reads the values of a line that begins as `combined`; answers where the next step begins.
+    #[inline]
     fn beginning<'a>(
         self,
         program: &Program,
-        values: Beginning<'a>,
-        line_bytes: usize,
+        line: &'a [u8],
+        parsed: &mut AccessLine<'a>,
         last_second: &mut LastSecond,
-    ) -> Option<(AccessLine<'a>, usize, usize)> {
+    ) -> Option<usize> {
+        let values: Beginning<'a> = combined::read(line)?;
         let after = &program.steps.get(combined::STEPS - 1)?.after;
-        if !values.rest.starts_with(after) {
+        if !stands_at(values.rest, 0, after) {
             return None;
         }
-        let time_ms = match self.time {
+        parsed.time_ms = match self.time {
             Some(Slot::TimeLocal) => Some(read_time(Slot::TimeLocal, values.time, last_second)?),
             _ if local_shape(values.time) => None,
             _ => return None,
         };
-        let (method, target, protocol) = given(values.request).map_or((None, None, None), split_request);
-        let parsed = AccessLine {
-            time_ms,
-            remote_addr: given(values.remote_addr),
-            method,
-            target,
-            protocol,
-            status: Some(values.status),
-            bytes_sent: Some(values.bytes_sent),
-            referer: given(values.referer),
-            agent: given(values.agent),
-            ..AccessLine::default()
-        };
-        Some((parsed, line_bytes - values.rest.len() + after.len(), combined::STEPS))
+        if let Some(text) = given(values.request) {
+            (parsed.method, parsed.target, parsed.protocol) = request(text);
+        }
+        parsed.remote_addr = given(values.remote_addr);
+        parsed.status = Some(values.status);
+        parsed.bytes_sent = Some(values.bytes_sent);
+        parsed.referer = given(values.referer);
+        parsed.agent = given(values.agent);
+        Some(line.len() - values.rest.len() + after.len())
+    }
+
+    /// Reads the values of `steps`, the last ones of the format; answers where the line has to end.
+    fn steps<'a>(
+        self,
+        steps: &[Step],
+        line: &'a [u8],
+        mut at: usize,
+        parsed: &mut AccessLine<'a>,
+        last_second: &mut LastSecond,
+    ) -> Option<usize> {
+        let mut tls = Tls::default();
+        let last = steps.len() - 1;
+        for (index, step) in steps.iter().enumerate() {
+            let end = end_of(step, line, at, index == last)?;
+            if let Use::One(slot) = step.usage {
+                self.give(slot, part(line, at, end), parsed, &mut tls, last_second)?;
+            }
+            at = end + step.after.len();
+        }
+        parsed.https = https(tls.flag, parsed.scheme, tls.protocol);
+        Some(at)
     }
 
     /// Puts a value into its field; None where it is not one.
@@ -122,8 +136,7 @@ impl Straight {
         match slot {
             Slot::RemoteAddr => parsed.remote_addr = text,
             Slot::Request => {
-                (parsed.method, parsed.target, parsed.protocol) =
-                    text.map_or((None, None, None), split_request);
+                (parsed.method, parsed.target, parsed.protocol) = text.map_or((None, None, None), request);
             }
             Slot::Method => parsed.method = text,
             Slot::RequestUri | Slot::Uri => parsed.target = text,
@@ -157,6 +170,24 @@ impl Straight {
 #[inline]
 fn given(raw: &[u8]) -> Option<&[u8]> {
     (!matches!(raw, [] | [b'-'])).then_some(raw)
+}
+
+/// Splits a request; of what nearly all of them are, only the ends are looked at.
+#[inline]
+fn request(text: &[u8]) -> Request<'_> {
+    usual_request(text).unwrap_or_else(|| split_request(text))
+}
+
+#[inline]
+fn usual_request(text: &[u8]) -> Option<Request<'_>> {
+    let (before, b" HTTP/1.1" | b" HTTP/1.0" | b" HTTP/2.0") = text.split_last_chunk()? else { return None };
+    let method_bytes = match before {
+        [b'G', b'E', b'T', b' ', _, ..] => 3,
+        [b'P', b'O', b'S', b'T', b' ', _, ..] | [b'H', b'E', b'A', b'D', b' ', _, ..] => 4,
+        _ => return None,
+    };
+    let (method, target) = (part(before, 0, method_bytes), rest(before, method_bytes + 1));
+    Some((Some(method), Some(target), Some(rest(text, before.len() + 1))))
 }
 
 /// Where the value of a step ends, if the text after it stands there.

@@ -5,6 +5,7 @@
 //! least recently used are given up, and the peak says that it is no longer exact.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use hashbrown::HashTable;
 
@@ -133,6 +134,10 @@ pub(super) struct Series {
     width_s: i64,
     /// By number: the second that a point begins at, in widths.
     points: HashTable<(i64, Point)>,
+    /// The first second of the point that is counted in, and the one behind its last.
+    open: Range<i64>,
+    /// What it has beyond what stands in `points`: line after line falls into one.
+    counted: Point,
 }
 
 impl Series {
@@ -142,17 +147,33 @@ impl Series {
     }
 
     fn with_points(points_max: usize) -> Series {
-        Series { points_max, width_s: WIDTHS_S[0], points: HashTable::new() }
+        let width_s = WIDTHS_S[0];
+        Series { points_max, width_s, points: HashTable::new(), open: 0..0, counted: Point::default() }
     }
 
     /// Counts a request in a second since 1970, not before: no width would put both sides of it together.
     #[inline]
     pub(super) fn add(&mut self, second: i64, error: bool) {
         debug_assert!(second >= 0, "{second}");
-        self.merge(second.div_euclid(self.width_s), Point { requests: 1, errors: u64::from(error) });
+        if !self.open.contains(&second) {
+            self.turn_to(second);
+        }
+        self.counted.requests += 1;
+        self.counted.errors += u64::from(error);
+    }
+
+    /// Opens the point of a second.
+    fn turn_to(&mut self, second: i64) {
+        let counted = std::mem::take(&mut self.counted);
+        if counted.requests > 0 {
+            self.merge(self.open.start.div_euclid(self.width_s), counted);
+        }
+        self.merge(second.div_euclid(self.width_s), Point::default());
         if self.points.len() > self.points_max {
             self.widen();
         }
+        let start_s = second.div_euclid(self.width_s) * self.width_s;
+        self.open = start_s..start_s + self.width_s;
     }
 
     fn merge(&mut self, number: i64, point: Point) {
@@ -189,7 +210,13 @@ impl Series {
 
     /// The points by the second they begin at.
     pub(super) fn points(&self) -> BTreeMap<i64, Point> {
-        self.points.iter().map(|(number, point)| (number * self.width_s, *point)).collect()
+        let mut points: BTreeMap<i64, Point> =
+            self.points.iter().map(|(number, point)| (number * self.width_s, *point)).collect();
+        if let Some(open) = points.get_mut(&self.open.start) {
+            open.requests += self.counted.requests;
+            open.errors += self.counted.errors;
+        }
+        points
     }
 }
 

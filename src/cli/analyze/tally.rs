@@ -15,6 +15,8 @@ use crate::window::Sketch;
 /// Names of a table in memory. Only the busiest are shown; the more are counted, the later a flood of names
 /// (scanners, tokens in paths) can make a row a lower bound.
 const ROWS_MAX: usize = 16_384;
+// The place of a row is noted with its route.
+const _: () = assert!(ROWS_MAX <= u16::MAX as usize);
 
 /// Bytes of a name that are kept; longer ones with the same beginning are one.
 const NAME_BYTES_MAX: usize = 256;
@@ -74,7 +76,8 @@ pub(super) struct Tally {
     pub(super) referers: Top,
     pub(super) clients: Top,
     known_routes: Routes,
-    name: Vec<u8>,
+    /// The virtual host of the last request, as it was spelled and as it is counted.
+    vhost: (Vec<u8>, Vec<u8>),
 }
 
 impl Tally {
@@ -102,7 +105,8 @@ impl Tally {
             referers: top(),
             clients: top(),
             known_routes: Routes::new(),
-            name: Vec::new(),
+            // A log of one host may name it so.
+            vhost: (Vec::new(), NONE.to_vec()),
         }
     }
 
@@ -110,8 +114,9 @@ impl Tally {
     pub(super) fn take(&mut self, reader: &mut LineReader, line: &[u8], cut: bool, place: Place) {
         self.lines += 1;
         self.truncated += u64::from(cut);
-        match reader.parse(line) {
-            Ok(parsed) => self.request(&parsed),
+        let mut parsed = AccessLine::default();
+        match reader.parse(line, &mut parsed) {
+            Ok(()) => self.request(&parsed),
             Err(reason) => self.reject(reason, place),
         }
     }
@@ -155,11 +160,18 @@ impl Tally {
     }
 
     fn names(&mut self, parsed: &AccessLine<'_>, hit: Hit) {
-        self.routes.add(self.known_routes.of(parsed.method, parsed.target).route, hit);
-        vhost_name(parsed.vhost.unwrap_or(NONE), &mut self.name);
-        self.vhosts.add(&self.name, hit);
+        let known = self.known_routes.of(parsed.method, parsed.target);
+        *known.note = self.routes.add_at(usize::from(*known.note), known.route, hit) as u16;
+        let (spelled, name) = &mut self.vhost;
+        let raw = parsed.vhost.unwrap_or(NONE);
+        if *spelled != raw {
+            vhost_name(raw, name);
+            spelled.clear();
+            spelled.extend_from_slice(raw);
+        }
+        self.vhosts.add(name, hit);
         self.agents.add(beginning(parsed.agent.unwrap_or(NONE)), hit);
-        self.referers.add(beginning(without_query(parsed.referer.unwrap_or(NONE))), hit);
+        self.referers.add(parsed.referer.map_or(NONE, |referer| beginning(without_query(referer))), hit);
         self.clients.add(beginning(parsed.remote_addr.unwrap_or(NONE)), hit);
     }
 
