@@ -63,7 +63,7 @@ pub(super) struct Destination {
     pub(super) lines_taken: u64,
     /// Batches that were taken, repeats too.
     pub(super) batches_taken: u64,
-    /// Batches that were given up on 400, and those that were too large: by key.
+    /// Batches that were given up on 400, and those that were too large: by key, after what was said last.
     pub(super) refused: BTreeMap<String, Received>,
     pub(super) too_large: BTreeMap<String, Received>,
     /// Repeats that are nobody's fault: the answer was lost, or the process died before it had it on disk.
@@ -225,9 +225,11 @@ impl Destination {
                     Verdict::Accepted { .. } => {}
                     // Refused by the sender: what the destination said is what the oracle goes by.
                     Verdict::Refused { .. } if matches!(attempt.answer, Answer::Refused { .. }) => {
+                        self.too_large.remove(&outgoing.key);
                         self.refused.insert(outgoing.key.clone(), received(&outgoing));
                     }
                     Verdict::TooLarge { .. } if matches!(attempt.answer, Answer::TooLarge { .. }) => {
+                        self.refused.remove(&outgoing.key);
                         self.too_large.insert(outgoing.key.clone(), received(&outgoing));
                     }
                     Verdict::Refused { .. } | Verdict::TooLarge { .. } => {}

@@ -47,9 +47,7 @@ type Numbers = BTreeSet<usize>;
 #[derive(Debug, Default)]
 struct Contents {
     lines: Numbers,
-    /// Records of summaries, word for word.
-    summaries: BTreeSet<String>,
-    /// Requests and unparsed lines of those of all hosts.
+    /// Requests and unparsed lines of the summaries of all hosts.
     requests: u64,
     unparsed: u64,
 }
@@ -124,7 +122,6 @@ pub(super) fn check_end(
         let rest = batches.iter().filter(|(key, _)| !destination.received.contains_key(*key));
         let mut contents = contents(rest, server, false)?;
         contents.lines.retain(|line| !taken.lines.contains(line));
-        contents.summaries.retain(|text| !taken.summaries.contains(text));
         Ok(contents)
     };
     let refused = not_taken(&destination.refused)?;
@@ -147,7 +144,16 @@ pub(super) fn check_end(
         format!("{:?}, but {all} lines came or were refused", ledger.lines)
     })?;
     check_losses(ledger, &taken, &refused, &too_large)?;
-    check_summaries(snapshot, server, &taken, [&refused, &too_large], gone)
+    let given_up = contents(given_up(destination), server, false)?;
+    check_requests(snapshot, server, [&taken, &refused, &too_large], gone)?;
+    check_summaries(snapshot, &taken, &given_up)
+}
+
+/// The batches that nobody sends again in any form: one that is too large is split, unless it holds one record only.
+fn given_up(destination: &Destination) -> impl Iterator<Item = (&String, &Received)> {
+    let Destination { received, refused, too_large, .. } = destination;
+    let single = too_large.iter().filter(|(_, batch)| batch.text.lines().count() == 1);
+    refused.iter().chain(single).filter(|(key, _)| !received.contains_key(*key))
 }
 
 /// A batch comes once, or with the same bytes again where an answer or a process was lost.
@@ -181,17 +187,11 @@ fn check_losses(ledger: &Ledger, taken: &Contents, refused: &Contents, too_large
     Ok(())
 }
 
-/// The summaries that came, and those that were refused, add up to the lines that were parsed.
-fn check_summaries(
-    snapshot: &Snapshot,
-    server: &Server,
-    taken: &Contents,
-    lost: [&Contents; 2],
-    gone: u64,
-) -> Checked {
+/// What is counted of requests is what the lines that came and those that were given up say.
+fn check_requests(snapshot: &Snapshot, server: &Server, all: [&Contents; 3], gone: u64) -> Checked {
     let totals = &snapshot.web["totals"];
     let (requests, unparsed) = (number(totals, "requests"), number(totals, "unparsed"));
-    let all = || taken.lines.iter().chain(lost[0].lines.iter()).chain(lost[1].lines.iter());
+    let all = || all.iter().flat_map(|contents| contents.lines.iter());
     let expected = all().filter(|number| server.lines()[**number].is_request).count() as u64;
     // What was counted and then lost with its file may have been either.
     let others = all().count() as u64 - expected;
@@ -201,16 +201,17 @@ fn check_summaries(
             "{requests} requests and {unparsed} unparsed counted, {expected} requests of {}",
             all().count()
         )
-    })?;
-    let (mut requests_lost, mut unparsed_lost) = (0, 0);
-    for record in lost[0].summaries.union(&lost[1].summaries) {
-        let (requests, unparsed) = summary(record)?;
-        requests_lost += requests;
-        unparsed_lost += unparsed;
-    }
-    let told = (taken.requests + requests_lost, taken.unparsed + unparsed_lost);
-    ensure("summaries", told == (requests, unparsed), || {
-        format!("{told:?} requests and unparsed lines in summaries, {:?} counted", (requests, unparsed))
+    })
+}
+
+/// The summaries that came, and those that were given up, add up to what is counted. They are told apart by their batches: two
+/// corrections of one interval may be the same word for word.
+fn check_summaries(snapshot: &Snapshot, taken: &Contents, given_up: &Contents) -> Checked {
+    let totals = &snapshot.web["totals"];
+    let counted = (number(totals, "requests"), number(totals, "unparsed"));
+    let told = (taken.requests + given_up.requests, taken.unparsed + given_up.unparsed);
+    ensure("summaries", told == counted, || {
+        format!("{told:?} requests and unparsed lines in summaries, {counted:?} counted")
     })
 }
 
@@ -231,11 +232,8 @@ fn contents<'a>(
         } else if received.is_summaries {
             for record in received.text.lines() {
                 let (requests, unparsed) = summary(record)?;
-                if once {
-                    contents.requests += requests;
-                    contents.unparsed += unparsed;
-                }
-                contents.summaries.insert(record.to_owned());
+                contents.requests += requests;
+                contents.unparsed += unparsed;
             }
         }
     }

@@ -15,8 +15,8 @@ use super::swarm::Swarm;
 use super::trace::Trace;
 use super::world::World;
 
-/// Everything must have drained after this many steps without faults, and after this time.
-const SETTLE_STEPS_MAX: u32 = 400;
+/// Without faults so many steps must bring the destination something new, and everything must have drained after this time.
+const IDLE_STEPS_MAX: u32 = 400;
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// Longer than a file without a name is kept open.
 const GRACE: Duration = Duration::from_secs(31);
@@ -372,7 +372,8 @@ impl Run {
         self.setup.files.world().settle_server();
         let begun = self.setup.files.world().clock.passed();
         let mut looked_at = None;
-        for step in 0..SETTLE_STEPS_MAX {
+        let (mut step, mut idle_steps, mut seen) = (0u32, 0, 0);
+        while idle_steps < IDLE_STEPS_MAX {
             let now = self.setup.files.world().clock.passed();
             let due = self.destination.due().map(|due| due.saturating_sub(now));
             let time = match (due, step % 8) {
@@ -388,10 +389,13 @@ impl Run {
                 self.tick()?;
             }
             self.deliver();
+            let before = std::mem::replace(&mut seen, self.destination.batches_seen());
+            idle_steps = if seen > before { 0 } else { idle_steps + 1 };
+            step += 1;
             let snapshot = self.life.as_ref().and_then(Life::snapshot);
             let world = self.setup.files.world();
             // What is missing still is until another batch comes, or a life ends and excuses it.
-            let look = (self.destination.batches_seen(), self.excuses.ends);
+            let look = (seen, self.excuses.ends);
             let is_idle =
                 self.destination.due().is_none() && snapshot.is_some_and(|last| oracle::is_idle(&last));
             if is_idle
