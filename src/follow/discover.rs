@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::files::{Stat, is_absence};
+use super::files::{Files, Stat, is_absence};
 use super::gap::Gap;
 use super::identity::Identity;
 use super::line::Turn;
+use super::listed::CLOCK_STEP_MAX;
 use super::moved::Saved;
 use super::open::{self, Opened, Refusal};
 use super::position::{Known, Position, Start};
@@ -33,9 +34,6 @@ pub(super) struct Found {
     /// Whether something is there cannot be told now.
     is_unknown: bool,
 }
-
-/// The coarsest step in which a file system tells times: within it a directory may change again and keep its time.
-const CLOCK_STEP_MAX: Duration = Duration::from_secs(2);
 
 /// When names last came or went in a directory, as it tells, and when that was seen first and last.
 #[derive(Clone, Copy, Debug)]
@@ -60,21 +58,37 @@ pub(super) struct Anew {
     pub(super) opened: Opened,
 }
 
+impl Found {
+    fn look(host: &dyn Files, path: &Path, pattern: Arc<str>) -> Found {
+        let stat = host.stat(path);
+        let is_unknown = stat.as_ref().is_err_and(|error| !is_absence(error));
+        Found { pattern, stat: stat.ok(), is_unknown }
+    }
+}
+
 impl Follower {
-    /// Paths that the patterns name now; what cannot be listed is said.
-    pub(super) fn expand(&mut self) -> Names {
+    /// Paths that the patterns name now; what cannot be listed is said. They are kept for the next scan by [`Listed::keep`].
+    pub(super) fn expand(&mut self, now: Instant) -> Names {
+        if let Some(mut kept) = self.listed.take(&*self.host, now) {
+            for (path, found) in &mut kept {
+                *found = Found::look(&*self.host, Path::new(path), Arc::clone(&found.pattern));
+            }
+            return kept;
+        }
         let mut found = Names::new();
+        self.listed.begin(&*self.host, &self.options.patterns, now);
         self.blocked.retain(|_, blocked| !blocked.unlisted);
         for pattern in &self.options.patterns {
             let (paths, problems) = open::expand(&*self.host, pattern);
             let pattern: Arc<str> = pattern.as_str().into();
             for path in paths {
                 let host = &self.host;
-                found.entry(path.into_os_string()).or_insert_with_key(|path| {
-                    let stat = host.stat(Path::new(path));
-                    let is_unknown = stat.as_ref().is_err_and(|error| !is_absence(error));
-                    Found { pattern: Arc::clone(&pattern), stat: stat.ok(), is_unknown }
-                });
+                found
+                    .entry(path.into_os_string())
+                    .or_insert_with_key(|path| Found::look(&**host, Path::new(path), Arc::clone(&pattern)));
+            }
+            if !problems.is_empty() {
+                self.listed.forget();
             }
             self.blocked.extend(problems);
         }

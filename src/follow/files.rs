@@ -136,7 +136,7 @@ fn is_of_kernel(file: &File) -> bool {
 
 /// The directory of a pattern that has wildcards in its last part only, as most have, and that part. It is listed once, where
 /// `glob` asks for each directory on the way, and passes over names that are no UTF-8.
-fn one_directory(pattern: &str) -> Option<(&Path, glob::Pattern)> {
+pub(super) fn one_directory(pattern: &str) -> Option<(&Path, glob::Pattern)> {
     let (directory, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
     // Two stars go down into directories.
     if directory.contains(['*', '?', '[']) || name.contains("**") {

@@ -12,7 +12,7 @@
 //!  looks like a copy ─► held back for COPY_GRACE at most ─► read already, or a log of its own
 //! ```
 //!
-//! `discover` says which files the names lead to now, `moved` where those went that are not under their names,
+//! `discover` says which files the names lead to now, `listed` which names there are, `moved` where those went that are not under their names,
 //! `between` what came and went between two looks, `gap` where that is still to be asked, `siblings` what rotation left
 //! beside a log and in which order, `copies` what of a new file was read before.
 
@@ -25,6 +25,7 @@ mod gap;
 pub mod gz;
 pub mod identity;
 mod line;
+mod listed;
 mod moved;
 mod open;
 mod position;
@@ -55,6 +56,7 @@ use between::Examined;
 use copies::Suspicion;
 use discover::{Anew, Stir};
 use gap::Gap;
+use listed::Listed;
 use moved::Saved;
 use position::{Ahead, Start};
 use siblings::Listings;
@@ -169,6 +171,7 @@ pub struct Follower {
     /// Files that are held back.
     suspicions: BTreeMap<u64, Suspicion>,
     blocked: BTreeMap<PathBuf, Blocked>,
+    listed: Listed,
     /// Positions without an open file.
     saved: BTreeMap<u64, Saved>,
     /// Their identities, as the search for them began.
@@ -226,6 +229,7 @@ impl Follower {
             by_first_line: BTreeMap::new(),
             suspicions: BTreeMap::new(),
             blocked: BTreeMap::new(),
+            listed: Listed::default(),
             saved: BTreeMap::new(),
             saved_identities: BTreeSet::new(),
             parked: BTreeMap::new(),
@@ -284,7 +288,7 @@ impl Follower {
         for file in self.files.values_mut() {
             file.sizes = [file.sizes[1], file.size()];
         }
-        let found = self.expand();
+        let found = self.expand(now);
         let mut listings = Listings::new(&self.host);
         self.note_names(&found, now);
         let rewritten = self.find_rewritten(&found, now);
@@ -309,6 +313,7 @@ impl Follower {
             self.check_origin(id, now);
         }
         self.age_parked(now);
+        self.listed.keep(found);
     }
 
     /// The directories whose births and deaths matter.
