@@ -51,8 +51,13 @@ static JSON: LazyLock<Arc<Format>> = LazyLock::new(|| Format::json().into());
 static MAIN: LazyLock<Arc<Format>> =
     LazyLock::new(|| Format::from_log_format(NGINX_MAIN).expect("a constant that a test compiles").into());
 
+#[inline]
 fn is_json(line: &[u8]) -> bool {
-    line.trim_ascii_start().first() == Some(&b'{')
+    let first = |line: &[u8]| line.first().copied().unwrap_or_default();
+    match first(line) {
+        blank if blank.is_ascii_whitespace() => first(line.trim_ascii_start()) == b'{',
+        byte => byte == b'{',
+    }
 }
 
 impl LineReader {

@@ -365,6 +365,11 @@ impl Follower {
             gap.elder.is_new = true;
             self.gaps.push(gap);
         }
+        self.ask_behind_closed(id, path);
+    }
+
+    /// Another may have come and gone before a file that is new, when the last one had been closed already.
+    fn ask_behind_closed(&mut self, id: u64, path: &Path) {
         let last = self.closed_of(path).next().map(|(id, position)| (id, position.clone()));
         let is_last = |closed: u64| {
             let of_name = |other: &Path| other == path || siblings::is_rotated_path(other, path);
@@ -372,7 +377,6 @@ impl Follower {
                 && !self.saved.range(closed + 1..id).any(|(_, saved)| of_name(&saved.position.path))
         };
         if let Some((id, last)) = last.filter(|(closed, _)| is_last(*closed)) {
-            // Or another came and went, when the last one had been closed already.
             let (name, modified) = (path.to_owned(), last.known.modified);
             let elder = Elder { name, identity: last.identity, modified, is_live: false, is_new: false };
             self.gaps.push(Gap { elder, position: last, id });
@@ -420,6 +424,7 @@ impl Follower {
         self.born.insert(self.next_id, position.clone());
         self.saved.insert(self.next_id, Saved::new(position));
         self.next_id += 1;
+        self.ask_behind_closed(self.next_id - 1, path);
     }
 
     /// Names a path that is not read. From where it is to be read is kept, however long that takes.

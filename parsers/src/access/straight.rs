@@ -178,9 +178,16 @@ fn request(text: &[u8]) -> Request<'_> {
     usual_request(text).unwrap_or_else(|| split_request(text))
 }
 
+/// The usual protocols, each as one number.
+const PROTOCOLS: [u64; 3] =
+    [u64::from_le_bytes(*b"HTTP/1.1"), u64::from_le_bytes(*b"HTTP/1.0"), u64::from_le_bytes(*b"HTTP/2.0")];
+
 #[inline]
 fn usual_request(text: &[u8]) -> Option<Request<'_>> {
-    let (before, b" HTTP/1.1" | b" HTTP/1.0" | b" HTTP/2.0") = text.split_last_chunk()? else { return None };
+    let (before, [b' ', protocol @ ..]) = text.split_last_chunk::<9>()? else { return None };
+    if !PROTOCOLS.contains(&u64::from_le_bytes(*protocol)) {
+        return None;
+    }
     let method_bytes = match before {
         [b'G', b'E', b'T', b' ', _, ..] => 3,
         [b'P', b'O', b'S', b'T', b' ', _, ..] | [b'H', b'E', b'A', b'D', b' ', _, ..] => 4,

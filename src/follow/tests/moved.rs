@@ -56,7 +56,7 @@ impl Bench {
     }
 
     /// Polls for longer than anything is held back or waited for.
-    fn outwait(&mut self) -> Vec<String> {
+    pub(super) fn outwait(&mut self) -> Vec<String> {
         for _ in 0..4 {
             self.now += COPY_GRACE / 2;
             self.poll();

@@ -119,6 +119,24 @@ fn moved() -> (Bench, Disturbed) {
 }
 
 #[test]
+fn what_came_and_went_before_a_log_that_cannot_be_read_is_read() {
+    let (mut bench, files) = following();
+    bench.rename("a.log", "a.log.1");
+    assert_eq!(bench.outwait(), [""; 0], "closed, and nothing has its name");
+    bench.append("a.log", "2\n");
+    bench.rename("a.log.1", "a.log.2");
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "3\n");
+    let path = bench.path("a.log");
+    files.0.lock().expect("no panic").brittle.insert(path);
+    let mut lines = bench.taken();
+    files.0.lock().expect("no panic").brittle.clear();
+    lines.extend(bench.taken());
+    lines.sort();
+    assert_eq!(lines, ["2", "3"]);
+}
+
+#[test]
 fn a_rotation_in_the_middle_of_a_search_loses_nothing() {
     let (mut bench, files) = moved();
     let renames = [("a.log.1", "a.log.2"), ("a.log", "a.log.1")].map(|(a, b)| (bench.path(a), bench.path(b)));
