@@ -146,7 +146,6 @@ pub(crate) fn is_escaped(text: &[u8], floor: usize, at: usize) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::vec::Vec;
 
     proptest! {
         #[test]

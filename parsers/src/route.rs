@@ -285,6 +285,7 @@ fn is_token(text: &[u8], bytes_min: usize) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::vec::Vec;
 
     proptest! {
         #[test]
@@ -296,8 +297,6 @@ mod tests {
             }
         }
     }
-    use proptest::prelude::*;
-    use std::vec::Vec;
 
     fn routed(method: &str, target: &[u8]) -> String {
         let mut out = String::new();

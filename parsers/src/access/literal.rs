@@ -347,22 +347,22 @@ fn number_length(line: &[u8], at: usize, wanted: impl Fn(u8) -> bool) -> usize {
     if line.get(at) == Some(&b'-') { 1 } else { run_length(line, at, wanted) }
 }
 
-/// Bytes of an address, a time, a status or a length.
-const ITEM_BYTES: [bool; 256] = {
-    let mut is_item = [false; 256];
-    let mut byte = 0;
-    while byte < is_item.len() {
-        is_item[byte] = matches!(byte as u8, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
-            || matches!(byte as u8, b'-' | b'.' | b':' | b'/' | b'[' | b']' | b'_' | b'@');
+/// Bytes of an address, a time, a status or a length, each at its bit.
+const ITEM_BYTES: u128 = {
+    let (mut bytes, mut byte) = (0, 0);
+    while byte < 128u8 {
+        let is_item = matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z')
+            || matches!(byte, b'-' | b'.' | b':' | b'/' | b'[' | b']' | b'_' | b'@');
+        bytes |= (is_item as u128) << byte;
         byte += 1;
     }
-    is_item
+    bytes
 };
 
 /// Items end before the byte `stop` that begins the text after the list, unless that byte is common in times.
 fn list_end(line: &[u8], at: usize, stop: Option<u8>) -> usize {
     let stop = stop.filter(|byte| !matches!(byte, b'-' | b'.'));
-    let is_item = |byte: u8| ITEM_BYTES.get(usize::from(byte)) == Some(&true) && Some(byte) != stop;
+    let is_item = |byte: u8| byte.is_ascii() && ITEM_BYTES >> byte & 1 == 1 && Some(byte) != stop;
     let mut end = at;
     loop {
         end += run_length(line, end, is_item);
