@@ -124,9 +124,10 @@ impl Parsers {
         }
     }
 
+    /// Reads a line that was not read straight by the likely format.
     fn parse<'a>(&'a mut self, line: &'a [u8]) -> Result<AccessLine<'a>, Unparsed> {
         let (combined, main, json, main_first) = match self {
-            Parsers::One(parser) => return parser.parse(line),
+            Parsers::One(parser) => return parser.parse_plainly(line),
             Parsers::Detect { combined, main, json, main_first } => (combined, main, json, main_first),
         };
         if is_json(line) {

@@ -77,12 +77,12 @@ impl Builder {
         Added::Yes
     }
 
-    fn pack(&mut self) -> &mut Member {
+    /// Packs the records that are not packed yet.
+    fn pack(&mut self) {
         let packed = self.packed.get_or_insert_with(|| Member::begin(self.raw.len()));
         packed.write(&self.raw);
         self.packed_bytes += self.raw.len();
         self.raw.clear();
-        packed
     }
 
     /// Uncompressed bytes so far.

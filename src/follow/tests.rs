@@ -1,6 +1,7 @@
 //! The follower against real files in a directory of its own: what is written is what is handed out, once.
 
 mod cases;
+mod listed;
 mod moved;
 mod search;
 
@@ -333,10 +334,11 @@ fn a_quiet_file_costs_the_same_among_many() {
     assert!(among_many < among_few * 8, "{among_few:?} a file among 20, {among_many:?} among 640");
 }
 
-/// Counts what is asked of the file system: names listed, paths looked at, files opened.
+/// Counts what is asked of the file system: names listed, paths looked at, files opened; and patterns apart.
 #[derive(Clone, Default)]
 struct CountedFiles {
     asked: Arc<AtomicU64>,
+    expanded: Arc<AtomicU64>,
     opened: Arc<AtomicU64>,
 }
 
@@ -349,6 +351,7 @@ impl CountedFiles {
 
 impl Files for CountedFiles {
     fn expand(&self, pattern: &str) -> files::Expanded {
+        self.expanded.fetch_add(1, Ordering::Relaxed);
         let expanded = HostFiles.expand(pattern);
         let names = expanded.0.len();
         self.count(expanded, names)

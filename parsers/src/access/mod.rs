@@ -1,7 +1,8 @@
 //! Access lines: what a line gives, and the three ways to read one.
 //!
 //! `variable` has the names, `format` compiles what a user writes, `literal`, `json` and `regex` find the raw values, `parser`
-//! turns them into an [`AccessLine`], `unparsed` says why not; `straight` and `combined` are the fast way through the same lines. What it must never do: keep anything of a line after its successor.
+//! turns them into an [`AccessLine`], `unparsed` says why not; `straight` and `combined` are the fast way through the same lines.
+//! What it must never do: keep anything of a line after its successor.
 
 mod combined;
 mod format;

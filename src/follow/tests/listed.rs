@@ -1,0 +1,100 @@
+//! When directories are listed anew, and that nothing is missed when they are not.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::follow::listed::{CLOCK_STEP_MAX, KEPT_MAX};
+
+/// Looks of which the first one finds a directory changed, and the last one knows that this is over.
+const SETTLING: u64 = CLOCK_STEP_MAX.as_secs() + 1;
+
+/// An agent that follows one log, and how often it asked what its pattern names.
+fn following() -> (Bench, CountedFiles) {
+    let mut bench = Bench::new(&["*.log"]);
+    let host = CountedFiles::default();
+    bench.follower.host = Arc::new(host.clone());
+    make(&bench, "a.log", 1000);
+    (bench, host)
+}
+
+/// Makes a log; its directory tells that it changed at `second`.
+fn make(bench: &Bench, name: &str, second: u64) {
+    bench.append(name, "a line\n");
+    tell(bench, second);
+}
+
+fn tell(bench: &Bench, second: u64) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+    File::open(bench.directory.path()).and_then(|directory| directory.set_modified(time)).expect("its time");
+}
+
+/// Looks once a second; answers how often that listed the directory.
+fn look(bench: &mut Bench, host: &CountedFiles, times: u64) -> u64 {
+    let before = host.expanded.load(Ordering::Relaxed);
+    for _ in 0..times {
+        bench.now += Duration::from_secs(1);
+        bench.follower.scan(bench.now);
+    }
+    host.expanded.load(Ordering::Relaxed) - before
+}
+
+fn named(bench: &Bench) -> usize {
+    bench.follower.files().filter(|file| file.is_named()).count()
+}
+
+#[test]
+fn a_quiet_directory_is_listed_now_and_then() {
+    let (mut bench, host) = following();
+    assert_eq!(look(&mut bench, &host, SETTLING), SETTLING, "its time may be that of a later change, too");
+    assert_eq!(look(&mut bench, &host, KEPT_MAX.as_secs() - 1), 0);
+    assert_eq!(look(&mut bench, &host, 10 * KEPT_MAX.as_secs()), 10);
+    assert_eq!(named(&bench), 1);
+}
+
+#[test]
+fn what_comes_and_goes_is_seen_at_once() {
+    let (mut bench, host) = following();
+    look(&mut bench, &host, SETTLING + 1);
+    make(&bench, "b.log", 1001);
+    look(&mut bench, &host, 1);
+    assert_eq!(named(&bench), 2);
+    bench.rename("a.log", "a.log.1");
+    fs::remove_file(bench.path("b.log")).expect("removed");
+    // Even where the directory does not say so, each name is asked.
+    tell(&bench, 1001);
+    look(&mut bench, &host, 1);
+    assert_eq!(named(&bench), 0);
+}
+
+#[test]
+fn a_change_within_one_step_of_the_clock_is_seen() {
+    let (mut bench, host) = following();
+    look(&mut bench, &host, SETTLING - 1);
+    make(&bench, "b.log", 1000);
+    look(&mut bench, &host, 1);
+    assert_eq!(named(&bench), 2);
+}
+
+#[test]
+fn a_directory_that_does_not_tell_is_listed_all_the_same() {
+    let (mut bench, host) = following();
+    look(&mut bench, &host, SETTLING + 1);
+    make(&bench, "b.log", 1000);
+    look(&mut bench, &host, KEPT_MAX.as_secs());
+    assert_eq!(named(&bench), 2);
+}
+
+#[test]
+fn another_directory_of_the_same_time_is_another() {
+    let (mut bench, host) = following();
+    look(&mut bench, &host, SETTLING + 1);
+    let path = bench.directory.path().to_owned();
+    let aside = path.with_extension("old");
+    fs::rename(&path, &aside).expect("renamed");
+    fs::create_dir(&path).expect("made anew");
+    make(&bench, "b.log", 1000);
+    make(&bench, "a.log", 1000);
+    look(&mut bench, &host, 1);
+    fs::remove_dir_all(aside).expect("removed");
+    assert_eq!(named(&bench), 2);
+}
