@@ -174,8 +174,8 @@ pub struct Follower {
     listed: Listed,
     /// Positions without an open file.
     saved: BTreeMap<u64, Saved>,
-    /// Their identities, as the search for them began.
-    saved_identities: BTreeSet<Identity>,
+    /// Their identities, as the search for them began, each with the last number of a position in it.
+    saved_identities: BTreeMap<Identity, u64>,
     /// Positions of files that no pattern names any more.
     parked: BTreeMap<u64, Saved>,
     parked_at: Option<Instant>,
@@ -231,7 +231,7 @@ impl Follower {
             blocked: BTreeMap::new(),
             listed: Listed::default(),
             saved: BTreeMap::new(),
-            saved_identities: BTreeSet::new(),
+            saved_identities: BTreeMap::new(),
             parked: BTreeMap::new(),
             parked_at: None,
             saved_ahead: BTreeMap::new(),

@@ -5,7 +5,7 @@
 //! may come to hold them, and nothing is out of reach; then it is said what is known to be lost. A search costs a
 //! bounded amount of work, and the reading of other files does not wait for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -119,6 +119,10 @@ impl Follower {
         // The later one of two that have lines in common knows more of a file that holds them.
         for id in self.saved.keys().rev().copied().collect::<Vec<u64>>() {
             let Some(mut saved) = self.saved.remove(&id) else { continue };
+            // Of two positions in one file the later one is that of what it held last.
+            if self.saved_identities.get(&saved.position.identity).is_some_and(|last| *last > id) {
+                saved.rewritten_since.get_or_insert(now);
+            }
             let mut search = self.search(&mut saved, listings, &mut work, now);
             if let Search::Rewritten(path, opened) = search {
                 let is_taken = self.take_rewritten(&saved.position, &path, opened, now);
@@ -331,7 +335,7 @@ impl Follower {
             Err(error) => return Err(error),
         };
         let is_free = self.open_id(opened.identity).is_none_or(|id| self.is_untouched(id))
-            && !self.saved_identities.contains(&opened.identity);
+            && !self.saved_identities.contains_key(&opened.identity);
         let holds = is_free && open::agrees(&*opened.file, position)?;
         Ok(if holds { Place::Holds(opened) } else { Place::Other })
     }
@@ -374,7 +378,10 @@ impl Follower {
         let identity = sibling.stat.identity;
         let is_taken = match self.open_id(identity) {
             Some(id) => !self.is_untouched(id),
-            None => self.saved_identities.contains(&identity),
+            None => {
+                self.saved_identities.contains_key(&identity)
+                    || self.closed.values().any(|closed| closed.identity == identity)
+            }
         };
         // Compressing keeps the time of the last write. A copy may be older than that, and hold all that was read.
         let is_of_its_time = sibling.stat.modified >= saved.position.known.modified;
@@ -504,8 +511,8 @@ impl Follower {
         self.remember(id, Position { identity, ..position });
     }
 
-    pub(super) fn identities_of_saved(&self) -> BTreeSet<Identity> {
-        self.saved.values().map(|saved| saved.position.identity).collect()
+    pub(super) fn identities_of_saved(&self) -> BTreeMap<Identity, u64> {
+        self.saved.iter().map(|(id, saved)| (saved.position.identity, *id)).collect()
     }
 
     /// The pattern of the settings that stands for a saved file: the one that found it, or another that names it.
@@ -547,9 +554,11 @@ impl Follower {
     }
 }
 
-/// Of which nothing was read it may be read yet under another name; what is lost of it is unknown.
+/// Of which nothing was read it may be read yet under another name; what is lost of it is unknown. A beginning that is
+/// shorter than a line is that of any other log, too.
 fn is_unread(position: &Position) -> bool {
-    position.offset == 0 && position.head.length == 0
+    let is_known = position.first_line != 0 || usize::from(position.head.length) == HEAD_BYTES_MAX;
+    position.offset == 0 && !is_known
 }
 
 /// Where files may have come after one that is not where it was.

@@ -313,3 +313,46 @@ fn a_place_of_counting_goes_with_the_lines_that_were_counted() {
     assert!(bench.follower.saved.contains_key(&id), "its copy is searched");
     assert_eq!(kept(&bench.follower.changes()), Some(false));
 }
+
+/// A file that could not be read under one number was read under the next, and its content was replaced: which of the two
+/// places goes on must not change with a restart.
+#[test]
+fn of_two_places_in_one_file_only_the_later_can_be_that_of_what_it_holds() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "1\n");
+    assert_eq!(bench.taken(), ["1"]);
+    let (_, read) = bench.positions().pop().expect("a place");
+    let place = Position::decode(read.as_deref().expect("a value")).expect("a position");
+    let (path, pattern) = (place.path.clone(), place.pattern.clone());
+    let unread = Position::unread(path, pattern, place.identity, place.known);
+    let mut state = BTreeMap::from([(position::key(1), Some(unread.encode())), (position::key(2), read)]);
+
+    fs::write(bench.path("a.log"), "2\n3\n").expect("truncated and written");
+    // May become a copy of what it held: that is waited for.
+    bench.append("a.log.1", "");
+    let mut lines = Vec::new();
+    for _ in 0..3 {
+        bench.restart(&["a.log"], &state.clone().into_iter().collect::<Vec<_>>());
+        lines.extend(bench.taken());
+        state.extend(bench.positions());
+        if bench.path("a.log").exists() {
+            bench.rename("a.log", "a.log.2");
+        }
+    }
+    assert_eq!(lines, ["2", "3"]);
+}
+
+#[test]
+fn a_beginning_of_one_byte_is_not_found_in_a_log_that_was_read() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "7 is read\n");
+    assert_eq!(bench.taken(), ["7 is read"]);
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "7");
+    assert_eq!(bench.outwait(), [""; 0]);
+    assert_eq!(bench.follower.files().count(), 1, "the first one is closed");
+    fs::write(bench.path("a.log"), "").expect("truncated");
+    assert_eq!(bench.outwait(), [""; 0]);
+    bench.append("a.log", "8\n");
+    assert_eq!(bench.taken(), ["8"]);
+}
