@@ -376,12 +376,11 @@ impl Follower {
     /// Whether it is worth looking into.
     fn may_hold(&self, saved: &Saved, sibling: &Sibling) -> bool {
         let identity = sibling.stat.identity;
+        // What was read to its end goes on for nobody.
+        let is_closed = || self.closed.values().any(|closed| closed.identity == identity);
         let is_taken = match self.open_id(identity) {
             Some(id) => !self.is_untouched(id),
-            None => {
-                self.saved_identities.contains_key(&identity)
-                    || self.closed.values().any(|closed| closed.identity == identity)
-            }
+            None => self.saved_identities.contains_key(&identity) || is_closed(),
         };
         // Compressing keeps the time of the last write. A copy may be older than that, and hold all that was read.
         let is_of_its_time = sibling.stat.modified >= saved.position.known.modified;

@@ -343,15 +343,32 @@ fn of_two_places_in_one_file_only_the_later_can_be_that_of_what_it_holds() {
 }
 
 #[test]
-fn a_beginning_of_one_byte_is_not_found_in_a_log_that_was_read() {
+fn a_beginning_of_one_byte_is_not_found_in_another_log() {
     let mut bench = Bench::new(&["a.log"]);
-    bench.append("a.log", "7 is read\n");
-    assert_eq!(bench.taken(), ["7 is read"]);
-    bench.rename("a.log", "a.log.1");
+    bench.append("a.log.1", "7 is from before the agent was there\n");
     bench.append("a.log", "7");
     assert_eq!(bench.outwait(), [""; 0]);
-    assert_eq!(bench.follower.files().count(), 1, "the first one is closed");
     fs::write(bench.path("a.log"), "").expect("truncated");
+    assert_eq!(bench.outwait(), [""; 0]);
+    bench.append("a.log", "8\n");
+    assert_eq!(bench.taken(), ["8"]);
+}
+
+/// Many a log begins with the same line: that it was read to its end is what tells it from a copy.
+#[test]
+fn a_log_that_was_read_to_its_end_is_no_copy_of_one_that_begins_alike() {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "same\nis read\n");
+    assert_eq!(bench.taken(), ["same", "is read"]);
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "");
+    assert_eq!(bench.outwait(), [""; 0]);
+    assert_eq!(bench.follower.files().count(), 1, "the first one is closed");
+    fs::remove_file(bench.path("a.log")).expect("removed");
+    bench.append("a.log", "same\n");
+    bench.now += Duration::from_secs(1);
+    bench.follower.scan(bench.now);
+    fs::write(bench.path("a.log"), "").expect("truncated before it was read");
     assert_eq!(bench.outwait(), [""; 0]);
     bench.append("a.log", "8\n");
     assert_eq!(bench.taken(), ["8"]);
