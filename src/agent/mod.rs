@@ -195,7 +195,7 @@ impl Agent {
                 break Ended::Reload;
             }
             let activity = self.pipeline.tick(Now::read(), rings.scan);
-            due = next_look(activity, due, Instant::now());
+            due = next_look(activity, due, self.pipeline.lines_due(), Instant::now());
         };
         self.pipeline.finish_reading(Now::read, ended == Ended::Stopped);
         if ended == Ended::Stopped {
@@ -221,16 +221,18 @@ impl Agent {
     }
 }
 
-/// When to look at the files again, after a look that was due at `due`.
-fn next_look(activity: Activity, due: Instant, now: Instant) -> Instant {
-    match activity {
+/// When to look at the files again, after a look that was due at `due`; not later than the open batch of lines has to
+/// be closed, at `lines_due`.
+fn next_look(activity: Activity, due: Instant, lines_due: Option<Instant>, now: Instant) -> Instant {
+    let look = match activity {
         Activity::Busy => now,
         Activity::Active => now + ACTIVE_INTERVAL,
         // Woken before its time, by an answer of the destination say: that no line came in since the look before
         // does not make the log a quiet one.
         Activity::Idle if due > now => due,
         Activity::Idle => now + IDLE_INTERVAL,
-    }
+    };
+    lines_due.map_or(look, |lines_due| look.min(lines_due))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {

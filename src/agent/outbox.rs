@@ -39,8 +39,13 @@ impl Open {
         added
     }
 
+    /// When its first record will have waited for `interval`; `None` where there is no record.
+    fn due(&self, interval: Duration) -> Option<Instant> {
+        self.since.filter(|_| !self.builder.is_empty()).map(|since| since + interval)
+    }
+
     fn is_due(&self, now: Now, interval: Duration) -> bool {
-        !self.builder.is_empty() && self.since.is_some_and(|since| now.since(since) >= interval)
+        self.due(interval).is_some_and(|due| due <= now.monotonic)
     }
 }
 
@@ -155,6 +160,11 @@ impl Pipeline {
             let batch = self.new_batch(Stream::WebSummary, builder.close());
             self.hand_over(Returned { batch, changes: vec![(key, None)] });
         }
+    }
+
+    /// When the open batch of lines has to be closed, at the latest. Samples and events wait for the look behind it.
+    pub(super) fn lines_due(&self) -> Option<Instant> {
+        self.lines.due(self.config.flush_interval)
     }
 
     /// Closes what is older than the flush interval.

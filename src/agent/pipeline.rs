@@ -104,6 +104,8 @@ pub(super) struct Pipeline {
     pub(super) host: Host,
     /// The file that is read first at the next tick; 0 for the oldest.
     pub(super) next_file: u64,
+    /// When the files were last read: what is found at the next look was written since, unless there was too much.
+    pub(super) looked: Instant,
     pub(super) scan_due: Instant,
     pub(super) host_due: Instant,
     pub(super) state_due: Instant,
@@ -160,6 +162,7 @@ impl Pipeline {
             now,
             started: now,
             next_file: 0,
+            looked: now.monotonic,
             scan_due: now.monotonic,
             host_due: now.monotonic,
             state_due: now.monotonic + config.flush_interval,

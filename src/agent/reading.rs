@@ -70,6 +70,7 @@ impl Pipeline {
                 reader.caught_up = false;
             }
         }
+        self.looked = now.monotonic;
         if waiting.is_empty() { activity } else { Activity::Busy }
     }
 
@@ -137,7 +138,8 @@ impl Pipeline {
         let turn = self.follower.turn(id, TURN_BYTES, now.monotonic, &mut |line| sink.take(reader, line));
         reader.caught_up = !turn.more;
         if was_empty && !self.lines.builder.is_empty() {
-            self.lines.since = Some(now.monotonic);
+            // They may have been written just behind the look before.
+            self.lines.since = Some(self.looked);
         }
         if self.lines.builder.is_nearly_full() || turn.refused {
             self.close_lines();

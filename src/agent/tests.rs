@@ -464,13 +464,33 @@ fn files_that_were_renamed_while_the_spool_was_full_are_found_after_a_kill() {
 fn a_busy_log_stays_busy_however_often_the_doorbell_rings() {
     let start = Instant::now();
     let at = |passed_ms| start + Duration::from_millis(passed_ms);
-    let due = next_look(Activity::Active, start, start);
+    let due = next_look(Activity::Active, start, None, start);
     assert_eq!(due, start + ACTIVE_INTERVAL);
     for rung_ms in [1, 5, 199] {
-        assert_eq!(next_look(Activity::Idle, due, at(rung_ms)), due, "woken after {rung_ms} ms");
+        assert_eq!(next_look(Activity::Idle, due, None, at(rung_ms)), due, "woken after {rung_ms} ms");
     }
-    assert_eq!(next_look(Activity::Idle, due, at(200)), at(200) + IDLE_INTERVAL);
-    assert_eq!(next_look(Activity::Busy, due, at(1)), at(1));
+    assert_eq!(next_look(Activity::Idle, due, None, at(200)), at(200) + IDLE_INTERVAL);
+    assert_eq!(next_look(Activity::Busy, due, None, at(1)), at(1));
+}
+
+/// However quiet the log is, its line is in a batch one flush interval after it was written, at the latest.
+#[test]
+fn a_line_waits_for_the_flush_interval_and_no_longer() {
+    const FLUSH_MS: u64 = 1_000;
+    let mut bench = Bench::new(&[("SUMMARY_INTERVAL", "60s")]);
+    bench.tick(0);
+    // Written just behind one look, found by the next.
+    bench.write("a.log", 1);
+    let written = bench.now().monotonic;
+    let activity = bench.tick(990);
+    assert_eq!((bench.pipeline.spool.status().appended_lines, activity), (0, Activity::Active));
+
+    let now = bench.now().monotonic;
+    let look = next_look(activity, now, bench.pipeline.lines_due(), now);
+    assert_eq!(look, written + Duration::from_millis(FLUSH_MS), "the agent is woken for it");
+    bench.tick(10);
+    assert_eq!(bench.pipeline.spool.status().appended_lines, 1);
+    assert_eq!(bench.pipeline.lines_due(), None, "nothing is left to be woken for");
 }
 
 /// Case 35 of following a file, the agent's side: the wall clock is set back and forth, and no line is lost, counted

@@ -268,7 +268,9 @@ fn a_power_cut_that_takes_the_logs_end_too_stops_nothing() {
     rig.start();
     wait_settled(&rig.agent, &rig.log.path);
     let received = rig.receiver.lines();
-    let counts = counted(&received);
+    let mut counts = counted(&received);
+    // What ends a hole, above, is an empty line, and each hole has one of its own.
+    counts.remove("");
     let missing: Vec<_> = kept.iter().filter(|line| !counts.contains_key(line.as_str())).collect();
     assert!(missing.is_empty(), "{} lines are in the log and never arrived: {:?}", missing.len(), missing[0]);
     // Asked of the agent's own log: an event that is not shipped yet may be lost with the power.
