@@ -162,7 +162,7 @@ const CHECKS: &[Check] = &[
         ],
         good: &[(
             "Cargo.toml",
-            "[dependencies]\n# For a.\na = { features = [\n  \"b\",\n] }\n[features]\nc = []\n",
+            "[dependencies]\n# For a.\na = { features = [\n  \"b\",\n] }\nd.workspace = true\n[features]\nc = []\n",
         )],
     },
 ];

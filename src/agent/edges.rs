@@ -37,8 +37,6 @@ pub struct Setup {
     pub wanted: Wanted,
     /// Where they put what they saw.
     pub probes: Arc<ProbeBoard>,
-    /// Called after each run of a probe.
-    pub on_report: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The running thread.
@@ -79,30 +77,22 @@ impl Drop for Edges {
 }
 
 async fn serve(setup: Setup, stopped: watch::Receiver<bool>) {
-    let Setup { sumo_url, status_token, listener, stop_grace, mailbox, board, wanted, probes, on_report } =
-        setup;
-    let probing = probe(wanted, probes, on_report, stopped.clone());
+    let Setup { sumo_url, status_token, listener, stop_grace, mailbox, board, wanted, probes } = setup;
+    let probing = probe(wanted, probes, stopped.clone());
     let sender = send(sumo_url, stop_grace, mailbox, stopped.clone());
     let port = listen(listener, status_token, board, stopped);
     tokio::join!(sender, port, probing);
 }
 
 /// Runs every probe in a task of its own: one that panics is made anew, and costs no other its turn.
-async fn probe(
-    wanted: Wanted,
-    board: Arc<ProbeBoard>,
-    on_report: Arc<dyn Fn() + Send + Sync>,
-    stopped: watch::Receiver<bool>,
-) {
+async fn probe(wanted: Wanted, board: Arc<ProbeBoard>, stopped: watch::Receiver<bool>) {
     let mut tasks = JoinSet::new();
     for spec in PROBES {
-        let (wanted, board, on_report) = (wanted.clone(), Arc::clone(&board), Arc::clone(&on_report));
+        let (wanted, board) = (wanted.clone(), Arc::clone(&board));
         let stopped = stopped.clone();
         tasks.spawn(async move {
-            let again = || {
-                let (wanted, board, on_report) = (wanted.clone(), Arc::clone(&board), Arc::clone(&on_report));
-                tokio::spawn(probes::watch(spec, wanted, board, on_report, stopped.clone()))
-            };
+            let again =
+                || tokio::spawn(probes::watch(spec, wanted.clone(), Arc::clone(&board), stopped.clone()));
             while let Err(error) = again().await {
                 tracing::error!("the probe {} broke an invariant and is made anew: {error}", spec.name);
                 tokio::time::sleep(spec.interval).await;

@@ -157,12 +157,11 @@ impl Agent {
         let board_bell = Arc::clone(&doorbell);
         let board = Arc::new(Board::asking(move || board_bell.ring()));
         let probes = Arc::new(ProbeBoard::new());
-        let (count_bell, report_bell) = (Arc::clone(&doorbell), Arc::clone(&doorbell));
+        let count_bell = Arc::clone(&doorbell);
         let tally = Arc::new(Tally::new(move || count_bell.ring()));
         let edges = Edges::start(edges::Setup {
             wanted: Wanted { tally: Some(Arc::clone(&tally)), ..wanted(&config) },
             probes: Arc::clone(&probes),
-            on_report: Arc::new(move || report_bell.ring()),
             sumo_url: config.sumo_url.clone(),
             status_token: config.status_token.clone(),
             listener,

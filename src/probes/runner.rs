@@ -42,21 +42,15 @@ struct After {
     again_in: Option<Duration>,
 }
 
-/// Asks one probe until `stopped` says so. Ends at once where the probe is switched off.
-pub async fn watch(
-    spec: &'static Spec,
-    wanted: Wanted,
-    board: Arc<ProbeBoard>,
-    on_report: Arc<dyn Fn() + Send + Sync>,
-    mut stopped: Receiver<bool>,
-) {
+/// Asks one probe until `stopped` says so. Ends at once where the probe is switched off. Nobody is woken for what it saw:
+/// the pipeline takes it at its next look, within a second, and would look at every log for it.
+pub async fn watch(spec: &'static Spec, wanted: Wanted, board: Arc<ProbeBoard>, mut stopped: Receiver<bool>) {
     let Some(mut probe) = (spec.make)(&wanted) else { return };
     board.expect(spec);
     let mut pace = Pace::default();
     loop {
         let again = async {
             let after = run_once(spec, probe.as_mut(), &board).await;
-            on_report();
             sleep(pace.next(spec.interval, &after)).await;
         };
         tokio::select! {
@@ -211,7 +205,7 @@ mod tests {
         let board = Arc::new(ProbeBoard::new());
         let shown = Arc::clone(&board);
         runtime.block_on(async move {
-            let task = tokio::spawn(watch(&MOODY, Wanted::default(), board, Arc::new(|| {}), stopped));
+            let task = tokio::spawn(watch(&MOODY, Wanted::default(), board, stopped));
             while shown.statuses(Now::read()).first().is_none_or(|status| status.runs < 4) {
                 tokio::task::yield_now().await;
             }

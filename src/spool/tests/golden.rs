@@ -11,7 +11,7 @@ use super::super::walk::segment_number;
 use super::*;
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spool-v1")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/spool-v1")
 }
 
 /// The spool in the golden files: two runs and every kind of record.

@@ -4,9 +4,10 @@ use serde_json::json;
 
 use super::*;
 
-const FINAL_DROP: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/nft-final-drop.json"));
+const FINAL_DROP: &str =
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/nft-final-drop.json"));
 const POLICY_DROP: &str =
-    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/nft-policy-drop.json"));
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/nft-policy-drop.json"));
 
 fn passages(ruleset: &Ruleset, family: Family, ports: &[u16]) -> Vec<Passage> {
     ports.iter().map(|port| ruleset.passage(family, Some(*port))).collect()
