@@ -139,13 +139,20 @@ pub(super) fn batch_max(text: &str) -> Parsed<u32> {
     Ok(u32::try_from(bytes).expect("the largest batch fits in 32 bits"))
 }
 
-/// `WATCHPOST_SUMO_URL`. What is wrong is said without any part of the URL.
-pub(super) fn url(text: &str) -> Parsed<Secret> {
+/// The parts of a URL. What is wrong is said without any of them.
+fn parsed_url(text: &str) -> Parsed<reqwest::Url> {
     // The parser of URLs would drop these silently, and with them the end of the wrong line.
     if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
         return Err("has a blank or a line break in it".into());
     }
-    let url = reqwest::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    let cure =
+        if text.is_ascii() { "" } else { "; a host in another script is given as its punycode, xn--..." };
+    reqwest::Url::parse(text).map_err(|error| format!("is not a URL ({error}){cure}"))
+}
+
+/// `WATCHPOST_SUMO_URL`. What is wrong is said without any part of the URL.
+pub(super) fn url(text: &str) -> Parsed<Secret> {
+    let url = parsed_url(text)?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("is neither http nor https".into());
     }
@@ -201,10 +208,7 @@ pub(super) fn mysql(text: &str) -> Parsed<Mysql> {
         _ if text.starts_with('/') => return Ok(Mysql::Socket(path(text)?, None)),
         _ => {}
     }
-    if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err("has a blank or a line break in it".into());
-    }
-    let url = reqwest::Url::parse(text).map_err(|error| format!("is not a URL ({error})"))?;
+    let url = parsed_url(text)?;
     if url.scheme() != "mysql" {
         return Err("is neither a path that begins with / nor a mysql URL".into());
     }

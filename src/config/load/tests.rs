@@ -259,6 +259,7 @@ fn secrets_that_are_refused_are_not_shown() {
     }
     check("WATCHPOST_SUMO_URL", "https://host/ZaVn\nmore", "line break");
     check("WATCHPOST_SUMO_URL", "https://ZaVn:port/", "not a URL");
+    check("WATCHPOST_SUMO_URL", "https://ZaVn.bücher.example/", "given as its punycode");
     check("WATCHPOST_STATUS_TOKEN", "ZaVn ZaVn", "header cannot carry");
     check(
         "WATCHPOST_SUMO_URL_FILE",
