@@ -21,12 +21,14 @@ const ANSWER_WAIT_MAX: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 64 << 10;
 
 const HEADER_BYTES: usize = 16; // struct nlmsghdr
-const REQUEST_BYTES: usize = 56; // struct inet_diag_req_v2
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const REQUEST_BYTES: usize = 60; // struct inet_diag_req
+const STATES_AT: usize = 52;
+/// The older question, for the sockets of both families at once: the newer one names a family, and for each the kernel walks its
+/// whole table.
+const TCPDIAG_GETSOCK: u16 = 18;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
-const IPPROTO_TCP: u8 = 6;
 
 /// Hands `each` the `struct inet_diag_msg` of every TCP socket of this network namespace, of both families, that is in one of
 /// the asked `states`: a bit each, which begin at 1 (include/net/tcp_states.h).
@@ -38,26 +40,22 @@ pub fn dump_tcp(states: u32, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> i
     let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(netlink::SOCK_DIAG))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_WAIT_MAX))?;
     let mut buffer = vec![0_u8; BUFFER_BYTES];
-    for family in [AF_INET, AF_INET6] {
-        send(&socket, &request(family, states), SendFlags::empty())?;
-        loop {
-            let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-            if take(&buffer[..length], each)? {
-                break;
-            }
+    send(&socket, &request(states), SendFlags::empty())?;
+    loop {
+        let (length, _) = recv(&socket, buffer.as_mut_slice(), RecvFlags::empty())?;
+        if take(&buffer[..length], each)? {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
-fn request(family: u8, states: u32) -> [u8; HEADER_BYTES + REQUEST_BYTES] {
+fn request(states: u32) -> [u8; HEADER_BYTES + REQUEST_BYTES] {
     let mut bytes = [0; HEADER_BYTES + REQUEST_BYTES];
     bytes[0..4].copy_from_slice(&((HEADER_BYTES + REQUEST_BYTES) as u32).to_ne_bytes());
-    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&TCPDIAG_GETSOCK.to_ne_bytes());
     bytes[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    bytes[HEADER_BYTES] = family;
-    bytes[HEADER_BYTES + 1] = IPPROTO_TCP;
-    bytes[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&states.to_ne_bytes());
+    let states_at = HEADER_BYTES + STATES_AT;
+    bytes[states_at..states_at + 4].copy_from_slice(&states.to_ne_bytes());
     bytes
 }
 
@@ -69,7 +67,7 @@ fn take(mut bytes: &[u8], each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::
         match u16::from_ne_bytes([header[4], header[5]]) {
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => return Err(kernel_error(payload)),
-            SOCK_DIAG_BY_FAMILY => each(payload)?,
+            TCPDIAG_GETSOCK => each(payload)?,
             _ => {}
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -106,10 +104,8 @@ mod tests {
             seen.push(socket.to_vec());
             Ok(())
         };
-        let answer = [
-            message(SOCK_DIAG_BY_FAMILY, &[AF_INET, 1, 0]),
-            message(SOCK_DIAG_BY_FAMILY, &[AF_INET6, 10, 0, 0, 7]),
-        ];
+        let answer =
+            [message(TCPDIAG_GETSOCK, &[AF_INET, 1, 0]), message(TCPDIAG_GETSOCK, &[AF_INET6, 10, 0, 0, 7])];
         assert!(!take(&answer.concat(), &mut each).expect("works"));
         assert!(take(&message(NLMSG_DONE, &[0; 4]), &mut each).expect("works"));
         assert_eq!(seen, [vec![AF_INET, 1, 0], vec![AF_INET6, 10, 0, 0, 7]]);
@@ -121,9 +117,9 @@ mod tests {
         let refusal = message(NLMSG_ERROR, &(-13_i32).to_ne_bytes());
         assert_eq!(take(&refusal, &mut each).expect_err("is an error").raw_os_error(), Some(13));
         assert!(take(&message(NLMSG_ERROR, &[]), &mut each).is_err());
-        assert!(take(&[8, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &mut each).is_err());
+        assert!(take(&[8, 0, 0, 0, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &mut each).is_err());
         assert!(take(&[255; 20], &mut each).is_err());
         let mut refuse = |_: &[u8]| Err(io::ErrorKind::InvalidData.into());
-        assert!(take(&message(SOCK_DIAG_BY_FAMILY, &[AF_INET, 99]), &mut refuse).is_err());
+        assert!(take(&message(TCPDIAG_GETSOCK, &[AF_INET, 99]), &mut refuse).is_err());
     }
 }

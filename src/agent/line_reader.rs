@@ -85,7 +85,7 @@ impl LineReader {
     ///
     /// # Errors
     /// Why it is no line of the format.
-    #[inline]
+    #[inline(always)] // so that of the caller's empty line and this one only one is written
     pub fn parse<'a>(&'a mut self, line: &'a [u8], parsed: &mut AccessLine<'a>) -> Result<(), Unparsed> {
         *parsed = AccessLine::default();
         if self.parsers.likely(line).parse_straight(line, parsed).is_none() {

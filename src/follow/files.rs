@@ -56,6 +56,11 @@ pub trait Files: Send + Sync {
     fn list(&self, directory: &Path, names_max: usize) -> io::Result<Vec<OsString>>;
     /// What a path leads to, through symbolic links.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
+    /// The same, and whether the path is a name of the file itself and no symbolic link to it: then what it leads to changes
+    /// only when names come or go in its directory. Where that cannot be told it is none.
+    fn stat_name(&self, path: &Path) -> io::Result<(Stat, bool)> {
+        self.stat(path).map(|stat| (stat, false))
+    }
     /// Opens for reading, without waiting for whatever it may be.
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>>;
 }
@@ -91,6 +96,14 @@ impl Files for HostFiles {
 
     fn stat(&self, path: &Path) -> io::Result<Stat> {
         std::fs::metadata(path).map(|metadata| stat_of(&metadata))
+    }
+
+    fn stat_name(&self, path: &Path) -> io::Result<(Stat, bool)> {
+        let metadata = std::fs::symlink_metadata(path)?;
+        if metadata.is_symlink() {
+            return self.stat(path).map(|stat| (stat, false));
+        }
+        Ok((stat_of(&metadata), true))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {

@@ -4,7 +4,9 @@
 //!
 //! Invariant: kept names are those that a new listing would give. The directory itself says so by the time of its last change,
 //! and is believed when that time had been over for longer than its file system's coarsest clock step as it was listed. What each
-//! name leads to is asked at every look all the same.
+//! name leads to is asked at every look all the same, but for the names under which a file is open and which are no links: what
+//! those lead to does not change while no name comes or goes. A mount over the file itself, or an overlay that copies it up for
+//! its first writer, would be the exception, and shows when the directory is next listed.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -367,6 +367,10 @@ impl Files for CountedFiles {
         self.count(HostFiles.stat(path), 1)
     }
 
+    fn stat_name(&self, path: &Path) -> std::io::Result<(files::Stat, bool)> {
+        self.count(HostFiles.stat_name(path), 1)
+    }
+
     fn open(&self, path: &Path) -> std::io::Result<Box<dyn files::LogFile>> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.count(HostFiles.open(path), 1)

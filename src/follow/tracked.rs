@@ -91,6 +91,8 @@ pub struct Tracked {
     size: u64,
     /// When it was last written to, as the file system tells it: seconds and nanoseconds.
     modified: (i64, i64),
+    /// What the last scan saw of it, and when that was, for the next look.
+    seen: Option<(Instant, Stat)>,
     name: Name,
     /// Its names when it was last seen under its own.
     pub(super) links: u64,
@@ -139,6 +141,7 @@ impl Tracked {
             file,
             size: stat.size,
             modified: stat.modified,
+            seen: None,
             name: Name::Present,
             links: stat.links,
             still_since: now,
@@ -278,6 +281,11 @@ impl Tracked {
     /// Whether the name still leads here.
     pub fn is_named(&self) -> bool {
         self.name == Name::Present
+    }
+
+    /// Tells what was seen of it: a look at the same time need not ask again.
+    pub(super) fn note_seen(&mut self, stat: Option<Stat>, now: Instant) {
+        self.seen = stat.map(|stat| (now, stat));
     }
 
     /// The file was found under the name that it had.
@@ -459,7 +467,9 @@ impl Tracked {
 
     /// Compares the file with what was read of it: growth, truncation, or other bytes under a position.
     pub(super) fn look(&mut self, now: Instant, turn: &mut Turn) -> io::Result<()> {
-        let Stat { size, modified, links, .. } = self.file.stat()?;
+        let seen = self.seen.take().filter(|(at, seen)| *at == now && self.is_quiet(seen));
+        let Stat { size, modified, links, .. } =
+            seen.map_or_else(|| self.file.stat(), |(_, seen)| Ok(seen))?;
         // The same size says nothing: equal lines may stand in the place of those that were read.
         let touched = size != self.size || modified != self.modified;
         // Of which nothing was read, only its known size can tell that it was cut.
@@ -486,6 +496,14 @@ impl Tracked {
             self.first_line = first_line(&*self.file)?.unwrap_or(0);
         }
         Ok(())
+    }
+
+    /// Whether it was read to its end and has not changed since: then there is nothing to read, and of hundreds of quiet logs
+    /// each is asked once in a tick and not twice.
+    fn is_quiet(&self, stat: &Stat) -> bool {
+        let is_unchanged =
+            stat.size == self.size && stat.modified == self.modified && stat.identity == self.identity;
+        is_unchanged && self.cursor.offset == self.size
     }
 
     /// Whether what was just read follows the bytes before it: between a look and a read the file may be truncated

@@ -250,6 +250,10 @@ impl Files for SimFiles {
         Ok(world.files.stat(serial))
     }
 
+    fn stat_name(&self, path: &Path) -> io::Result<(Stat, bool)> {
+        self.stat(path).map(|stat| (stat, true))
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
         let mut world = self.world();
         world.file_call()?;

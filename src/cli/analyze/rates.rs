@@ -4,7 +4,7 @@
 //! A second is counted whole as long as no more than [`PAGES_MAX`] minutes-and-a-bit are in use; beyond that the
 //! least recently used are given up, and the peak says that it is no longer exact.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hashbrown::HashTable;
@@ -34,6 +34,25 @@ pub(super) struct Peak {
     pub(super) second: i64,
 }
 
+/// Where each number has its place in a list.
+#[derive(Default)]
+struct Places(HashTable<(i64, u32)>);
+
+impl Places {
+    fn hash(number: i64) -> u64 {
+        (number as u64).wrapping_mul(SPREAD)
+    }
+
+    fn get(&self, number: i64) -> Option<usize> {
+        self.0.find(Places::hash(number), |held| held.0 == number).map(|(_, place)| *place as usize)
+    }
+
+    /// For a number that has none.
+    fn insert(&mut self, number: i64, place: usize) {
+        self.0.insert_unique(Places::hash(number), (number, place as u32), |held| Places::hash(held.0));
+    }
+}
+
 struct Page {
     number: i64,
     /// The clock when a line last fell into it; the clock moves when the page changes.
@@ -45,7 +64,7 @@ struct Page {
 pub(super) struct Seconds {
     pages_max: usize,
     pages: Vec<Page>,
-    by_number: HashMap<i64, usize>,
+    places: Places,
     current: usize,
     clock: u64,
     peak: Peak,
@@ -62,7 +81,7 @@ impl Seconds {
         Seconds {
             pages_max,
             pages: Vec::new(),
-            by_number: HashMap::new(),
+            places: Places::default(),
             current: 0,
             clock: 0,
             peak: Peak::default(),
@@ -88,8 +107,8 @@ impl Seconds {
 
     fn turn_to(&mut self, number: i64) {
         self.clock += 1;
-        if let Some(known) = self.by_number.get(&number) {
-            self.current = *known;
+        if let Some(known) = self.places.get(number) {
+            self.current = known;
             self.pages[self.current].used = self.clock;
             return;
         }
@@ -97,7 +116,7 @@ impl Seconds {
             self.give_up_half();
         }
         self.current = self.pages.len();
-        self.by_number.insert(number, self.current);
+        self.places.insert(number, self.current);
         self.pages.push(Page { number, used: self.clock, seconds: [0; PAGE_SECONDS] });
     }
 
@@ -106,8 +125,8 @@ impl Seconds {
         self.is_exact = false;
         self.pages.sort_unstable_by_key(|page| std::cmp::Reverse(page.used));
         self.pages.truncate(self.pages_max / 2);
-        self.by_number.clear();
-        self.by_number.extend(self.pages.iter().enumerate().map(|(index, page)| (page.number, index)));
+        self.places = Places::default();
+        self.pages.iter().enumerate().for_each(|(place, page)| self.places.insert(page.number, place));
     }
 
     /// The busiest second; where it is not exact, at least so busy.
@@ -132,12 +151,12 @@ pub(super) struct Point {
 pub(super) struct Series {
     points_max: usize,
     width_s: i64,
-    /// By number: the second that a point begins at, in widths.
-    points: HashTable<(i64, Point)>,
-    /// The first second of the point that is counted in, and the one behind its last.
+    /// Each with its number: the second that it begins at, in widths.
+    points: Vec<(i64, Point)>,
+    places: Places,
+    /// The point that is counted in, since line after line falls into one; its first second, and the one behind its last.
+    current: usize,
     open: Range<i64>,
-    /// What it has beyond what stands in `points`: line after line falls into one.
-    counted: Point,
 }
 
 impl Series {
@@ -147,8 +166,8 @@ impl Series {
     }
 
     fn with_points(points_max: usize) -> Series {
-        let width_s = WIDTHS_S[0];
-        Series { points_max, width_s, points: HashTable::new(), open: 0..0, counted: Point::default() }
+        let (points, places) = (Vec::new(), Places::default());
+        Series { points_max, width_s: WIDTHS_S[0], points, places, current: 0, open: 0..0 }
     }
 
     /// Counts a request in a second since 1970, not before: no width would put both sides of it together.
@@ -158,36 +177,29 @@ impl Series {
         if !self.open.contains(&second) {
             self.turn_to(second);
         }
-        self.counted.requests += 1;
-        self.counted.errors += u64::from(error);
+        let (_, point) = &mut self.points[self.current];
+        point.requests += 1;
+        point.errors += u64::from(error);
     }
 
     /// Opens the point of a second.
     fn turn_to(&mut self, second: i64) {
-        let counted = std::mem::take(&mut self.counted);
-        if counted.requests > 0 {
-            self.merge(self.open.start.div_euclid(self.width_s), counted);
-        }
-        self.merge(second.div_euclid(self.width_s), Point::default());
+        self.current = self.place_of(second.div_euclid(self.width_s));
         if self.points.len() > self.points_max {
             self.widen();
+            self.current = self.place_of(second.div_euclid(self.width_s));
         }
         let start_s = second.div_euclid(self.width_s) * self.width_s;
         self.open = start_s..start_s + self.width_s;
     }
 
-    fn merge(&mut self, number: i64, point: Point) {
-        let hash = |number: i64| (number as u64).wrapping_mul(SPREAD);
-        let same = |held: &(i64, Point)| held.0 == number;
-        let held = match self.points.find_mut(hash(number), same) {
-            Some((_, held)) => held,
-            None => {
-                let empty = (number, Point::default());
-                &mut self.points.insert_unique(hash(number), empty, |held| hash(held.0)).into_mut().1
-            }
-        };
-        held.requests += point.requests;
-        held.errors += point.errors;
+    fn place_of(&mut self, number: i64) -> usize {
+        self.places.get(number).unwrap_or_else(|| {
+            let place = self.points.len();
+            self.points.push((number, Point::default()));
+            self.places.insert(number, place);
+            place
+        })
     }
 
     /// Makes the points so wide that they fit.
@@ -196,8 +208,12 @@ impl Series {
         while self.points.len() > self.points_max {
             let coarser = wider(self.width_s);
             let factor = coarser / self.width_s;
+            self.places = Places::default();
             for (number, point) in std::mem::take(&mut self.points) {
-                self.merge(number.div_euclid(factor), point);
+                let place = self.place_of(number.div_euclid(factor));
+                let (_, merged) = &mut self.points[place];
+                merged.requests += point.requests;
+                merged.errors += point.errors;
             }
             self.width_s = coarser;
         }
@@ -210,13 +226,7 @@ impl Series {
 
     /// The points by the second they begin at.
     pub(super) fn points(&self) -> BTreeMap<i64, Point> {
-        let mut points: BTreeMap<i64, Point> =
-            self.points.iter().map(|(number, point)| (number * self.width_s, *point)).collect();
-        if let Some(open) = points.get_mut(&self.open.start) {
-            open.requests += self.counted.requests;
-            open.errors += self.counted.errors;
-        }
-        points
+        self.points.iter().map(|(number, point)| (number * self.width_s, *point)).collect()
     }
 }
 
@@ -266,7 +276,7 @@ mod tests {
         assert!(!seconds.is_exact());
         assert_eq!(seconds.peak(), Peak { requests: 3, second: 10 });
         (0..1_000).for_each(|second| seconds.add(second * 100));
-        assert!(seconds.pages.len() <= 4 && seconds.by_number.len() == seconds.pages.len());
+        assert!(seconds.pages.len() <= 4 && seconds.places.0.len() == seconds.pages.len());
     }
 
     proptest! {

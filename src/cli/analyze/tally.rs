@@ -54,6 +54,13 @@ pub(super) struct Rejected {
     pub(super) lines: u64,
 }
 
+/// Where the names of a client's last request stand. A visitor keeps its browser, and asks for several things from one page.
+#[derive(Clone, Copy, Default)]
+struct Visit {
+    agent: u32,
+    referer: u32,
+}
+
 /// The counts.
 pub(super) struct Tally {
     pub(super) lines: u64,
@@ -75,6 +82,8 @@ pub(super) struct Tally {
     pub(super) agents: Top,
     pub(super) referers: Top,
     pub(super) clients: Top,
+    /// What each client's last request had, by the client's place.
+    visits: Vec<Visit>,
     known_routes: Routes,
     /// The virtual host of the last request, as it was spelled and as it is counted.
     vhost: (Vec<u8>, Vec<u8>),
@@ -104,6 +113,7 @@ impl Tally {
             agents: top(),
             referers: top(),
             clients: top(),
+            visits: Vec::new(),
             known_routes: Routes::new(),
             // A log of one host may name it so.
             vhost: (Vec::new(), NONE.to_vec()),
@@ -170,9 +180,15 @@ impl Tally {
             spelled.extend_from_slice(raw);
         }
         self.vhosts.add(name, hit);
-        self.agents.add(beginning(parsed.agent.unwrap_or(NONE)), hit);
-        self.referers.add(parsed.referer.map_or(NONE, |referer| beginning(without_query(referer))), hit);
-        self.clients.add(beginning(parsed.remote_addr.unwrap_or(NONE)), hit);
+        let client = self.clients.add(beginning(parsed.remote_addr.unwrap_or(NONE)), hit);
+        if self.visits.len() <= client {
+            self.visits.resize(client + 1, Visit::default());
+        }
+        let visit = &mut self.visits[client];
+        let agent = beginning(parsed.agent.unwrap_or(NONE));
+        visit.agent = self.agents.add_at(visit.agent as usize, agent, hit) as u32;
+        let referer = parsed.referer.map_or(NONE, |referer| beginning(without_query(referer)));
+        visit.referer = self.referers.add_at(visit.referer as usize, referer, hit) as u32;
     }
 
     /// Lines that did not parse.

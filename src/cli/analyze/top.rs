@@ -83,7 +83,7 @@ pub(super) struct Top {
     /// Where each name stands in `rows`, by its hash.
     places: HashTable<u32>,
     seeds: Seeds,
-    /// The row of the last request. A visitor sends several in a row, with one agent and from one page.
+    /// The row of the last request. A visitor sends several in a row.
     last: usize,
     other: Counts,
     missed_max: u64,
@@ -103,10 +103,11 @@ impl Top {
         }
     }
 
-    /// Counts one request.
+    /// Counts one request; answers which place its name has.
     #[inline]
-    pub(super) fn add(&mut self, name: &[u8], hit: Hit) {
+    pub(super) fn add(&mut self, name: &[u8], hit: Hit) -> usize {
         self.last = self.add_at(self.last, name, hit);
+        self.last
     }
 
     /// The same for a name that likely has a certain place; answers which it has.
@@ -241,7 +242,9 @@ mod tests {
 
     fn top_of(names: &[&str], rows_max: usize) -> Top {
         let mut top = Top::new(rows_max);
-        names.iter().for_each(|name| top.add(name.as_bytes(), Hit::default()));
+        for name in names {
+            top.add(name.as_bytes(), Hit::default());
+        }
         top
     }
 

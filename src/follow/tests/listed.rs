@@ -60,10 +60,41 @@ fn what_comes_and_goes_is_seen_at_once() {
     assert_eq!(named(&bench), 2);
     bench.rename("a.log", "a.log.1");
     fs::remove_file(bench.path("b.log")).expect("removed");
-    // Even where the directory does not say so, each name is asked.
-    tell(&bench, 1001);
+    tell(&bench, 1002);
     look(&mut bench, &host, 1);
     assert_eq!(named(&bench), 0);
+}
+
+#[test]
+fn a_name_of_an_open_log_is_asked_no_more_often_than_its_directory_is_listed() {
+    let (mut bench, host) = following();
+    look(&mut bench, &host, SETTLING + 1);
+    let before = host.asked.load(Ordering::Relaxed);
+    look(&mut bench, &host, KEPT_MAX.as_secs() - 2);
+    let asked = host.asked.load(Ordering::Relaxed) - before;
+    assert_eq!(asked, KEPT_MAX.as_secs() - 2, "its directory alone");
+    bench.append("a.log", "another line\n");
+    assert_eq!(bench.taken(), ["a line", "another line"], "its lines are seen all the same");
+    bench.rename("a.log", "a.log.1");
+    tell(&bench, 1000);
+    look(&mut bench, &host, KEPT_MAX.as_secs());
+    assert_eq!(named(&bench), 0, "though the directory does not tell");
+}
+
+#[test]
+fn what_a_link_leads_to_is_asked_at_every_look() {
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let real = elsewhere.path().join("real");
+    fs::write(&real, "old\n").expect("written");
+    let (mut bench, host) = following();
+    std::os::unix::fs::symlink(&real, bench.path("link.log")).expect("a link");
+    tell(&bench, 1000);
+    look(&mut bench, &host, SETTLING + 1);
+    fs::rename(&real, real.with_extension("1")).expect("renamed");
+    fs::write(&real, "new\n").expect("written");
+    look(&mut bench, &host, 1);
+    let states: Vec<&str> = bench.follower.files().map(|file| file.state()).collect();
+    assert_eq!(states, ["following", "rotated", "following"]);
 }
 
 #[test]

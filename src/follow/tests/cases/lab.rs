@@ -76,6 +76,10 @@ impl Files for Lab {
         HostFiles.stat(path).map(|stat| self.changed(stat))
     }
 
+    fn stat_name(&self, path: &Path) -> io::Result<(Stat, bool)> {
+        HostFiles.stat_name(path).map(|(stat, is_own)| (self.changed(stat), is_own))
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
         let before = self.rules().before_open.take_if(|(of, _)| of == path);
         if let Some((_, happens)) = before {
