@@ -39,7 +39,7 @@ impl<T: Default> Recent<T> {
     }
 
     /// The slot to change; `None` where a newer one has taken its place.
-    #[inline]
+    #[inline(always)] // three times a line, and the library is built for size
     pub(super) fn slot(&mut self, index: i64, journal: &mut Journal) -> Option<&mut T> {
         if self.last.0 != index {
             self.last = (index, self.place(index));

@@ -395,6 +395,7 @@ impl Table {
     }
 }
 
+#[inline]
 fn cell_at(cells: &mut Vec<Cell>, row: usize) -> &mut Cell {
     if cells.len() <= row {
         cells.resize(row + 1, Cell::default());

@@ -104,14 +104,14 @@ impl Top {
     }
 
     /// Counts one request; answers which place its name has.
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(&mut self, name: &[u8], hit: Hit) -> usize {
         self.last = self.add_at(self.last, name, hit);
         self.last
     }
 
     /// The same for a name that likely has a certain place; answers which it has.
-    #[inline]
+    #[inline(always)] // five times a line, and the library is built for size
     pub(super) fn add_at(&mut self, likely: usize, name: &[u8], hit: Hit) -> usize {
         if let Some(row) = self.rows.get_mut(likely)
             && *row.name == *name
@@ -124,6 +124,7 @@ impl Top {
         place
     }
 
+    #[inline(never)]
     fn place_of(&mut self, name: &[u8]) -> usize {
         let hash = self.seeds.hash(name);
         match self.places.find(hash, |place| *self.rows[*place as usize].name == *name) {
