@@ -6,9 +6,9 @@
 //! takes its place. What the old row counted moves to the remainder, and the newcomer starts at
 //! zero.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use super::candidates::Candidates;
 use super::names;
@@ -50,42 +50,13 @@ impl Cell {
 #[derive(Debug)]
 struct Row {
     name: Arc<str>,
+    /// Of the name.
+    hash: u64,
     tally: Tally,
     /// Requests, halved now and then: what a newcomer must exceed.
     score: u64,
     name_mark: Mark,
     mark: Mark,
-}
-
-/// Multiply and rotate, eight bytes at a time. The table bounds its keys, so a client that
-/// provokes collisions gains nothing.
-#[derive(Default)]
-pub(super) struct NameHasher(u64);
-
-impl NameHasher {
-    fn add(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-}
-
-impl Hasher for NameHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let (words, tail) = bytes.as_chunks::<8>();
-        for word in words {
-            self.add(u64::from_le_bytes(*word));
-        }
-        if !tail.is_empty() {
-            self.add(tail.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        }
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.add(u64::from(byte));
-    }
-
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
-    }
 }
 
 /// One request, as a table sees it.
@@ -103,7 +74,8 @@ pub(super) struct Table {
     level: Level,
     rows_max: usize,
     rows: Vec<Row>,
-    by_name: HashMap<Arc<str>, u16, BuildHasherDefault<NameHasher>>,
+    /// The row of each name, by its hash.
+    by_name: HashTable<u16>,
     other: Tally,
     other_mark: Mark,
     other_name: Arc<str>,
@@ -119,7 +91,7 @@ impl Table {
             level,
             rows_max: rows_max.min(usize::from(u16::MAX) - 1),
             rows: Vec::new(),
-            by_name: HashMap::default(),
+            by_name: HashTable::new(),
             other: Tally::default(),
             other_mark: Mark::default(),
             other_name: names::OTHER.into(),
@@ -130,10 +102,14 @@ impl Table {
 
     /// The row of a name: the one that it has, one that it gets, or the remainder's.
     pub(super) fn row_of(&mut self, name: &str, journal: &mut Journal) -> u16 {
-        match self.by_name.get(name) {
-            Some(row) => *row,
-            None => self.admit(name, journal) as u16,
-        }
+        let hash = hash_of(name);
+        self.held(name, hash).unwrap_or_else(|| self.admit(name, hash, journal) as u16)
+    }
+
+    /// The row that a name has.
+    fn held(&self, name: &str, hash: u64) -> Option<u16> {
+        let is_same = |row: &u16| self.rows.get(usize::from(*row)).is_some_and(|row| *row.name == *name);
+        self.by_name.find(hash, is_same).copied()
     }
 
     /// Whether a row is that of this name: asked where it stood last, to save looking it up.
@@ -176,10 +152,11 @@ impl Table {
     }
 
     /// A row for a name that has none: a free one, one that it has earned, or the remainder's.
-    fn admit(&mut self, name: &str, journal: &mut Journal) -> usize {
+    fn admit(&mut self, name: &str, hash: u64, journal: &mut Journal) -> usize {
         if self.rows.len() < self.rows_max {
             self.rows.push(Row {
                 name: name.into(),
+                hash,
                 tally: Tally::default(),
                 score: 0,
                 name_mark: Mark::default(),
@@ -187,7 +164,7 @@ impl Table {
             });
             return self.enter(self.rows.len() - 1, journal);
         }
-        let earned = self.candidates.nominate(hash_of(name));
+        let earned = self.candidates.nominate(hash);
         if earned < EARNED_MIN {
             return self.rows_max;
         }
@@ -195,8 +172,9 @@ impl Table {
         match least {
             Some((victim, row)) if u64::from(earned) > row.score => {
                 self.evict(victim, journal);
-                self.candidates.elect(hash_of(name));
+                self.candidates.elect(hash);
                 self.rows[victim].name = name.into();
+                self.rows[victim].hash = hash;
                 self.rows[victim].score = u64::from(earned);
                 self.enter(victim, journal)
             }
@@ -204,9 +182,15 @@ impl Table {
         }
     }
 
+    /// Lets a row be found by its name.
+    fn register(&mut self, at: usize) {
+        let rows = &self.rows;
+        self.by_name.insert_unique(rows[at].hash, at as u16, |row| rows[usize::from(*row)].hash);
+    }
+
     fn enter(&mut self, at: usize, journal: &mut Journal) -> usize {
+        self.register(at);
         let row = &mut self.rows[at];
-        self.by_name.insert(Arc::clone(&row.name), at as u16);
         journal.touch(&mut row.name_mark, Key::Name(self.level, at as u16));
         journal.touch(&mut row.mark, Key::Entry(self.level, at as u16));
         at
@@ -215,7 +199,9 @@ impl Table {
     /// Moves everything a row counted to the remainder.
     fn evict(&mut self, at: usize, journal: &mut Journal) {
         let row = &mut self.rows[at];
-        self.by_name.remove(&row.name);
+        if let Ok(entry) = self.by_name.find_entry(row.hash, |held| usize::from(*held) == at) {
+            entry.remove();
+        }
         let tally = std::mem::take(&mut row.tally);
         self.other.requests += tally.requests;
         self.other.errors += tally.errors;
@@ -311,11 +297,11 @@ impl Table {
         match key {
             Key::Name(_, row) => {
                 let name: Arc<str> = decoder.text()?.into();
-                let fits = usize::from(row) == self.rows.len() && !self.by_name.contains_key(&name);
-                if usize::from(row) < self.rows_max && fits {
-                    self.by_name.insert(Arc::clone(&name), row);
+                let (at, hash) = (usize::from(row), hash_of(&name));
+                if at < self.rows_max && at == self.rows.len() && self.held(&name, hash).is_none() {
                     let (name_mark, mark) = (Mark::saved(), Mark::saved());
-                    self.rows.push(Row { name, tally: Tally::default(), score: 0, name_mark, mark });
+                    self.rows.push(Row { name, hash, tally: Tally::default(), score: 0, name_mark, mark });
+                    self.register(at);
                 }
             }
             Key::Entry(_, row) => {
@@ -403,10 +389,13 @@ fn cell_at(cells: &mut Vec<Cell>, row: usize) -> &mut Cell {
     &mut cells[row]
 }
 
+/// Multiply and rotate, eight bytes at a time. The table bounds its names, so a client that provokes collisions gains nothing.
 fn hash_of(name: &str) -> u64 {
-    let mut hasher = NameHasher::default();
-    hasher.write(name.as_bytes());
-    hasher.finish()
+    let add = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    let (words, tail) = name.as_bytes().as_chunks::<8>();
+    let hash = words.iter().fold(name.len() as u64, |hash, word| add(hash, u64::from_le_bytes(*word)));
+    let hash = add(hash, tail.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    hash ^ (hash >> 32)
 }
 
 #[cfg(test)]
