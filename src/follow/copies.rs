@@ -57,6 +57,9 @@ impl Follower {
             self.settle(id);
             return;
         }
+        if file.seen.is_some_and(|(at, stat)| at == now && stat.size == 0) {
+            return;
+        }
         // What cannot be read now is said by the turn.
         let Ok(Some(key)) = identity::first_line(file.file()) else { return };
         if self.resembles_searched(file, key) {

@@ -92,7 +92,7 @@ pub struct Tracked {
     /// When it was last written to, as the file system tells it: seconds and nanoseconds.
     modified: (i64, i64),
     /// What the last scan saw of it, and when that was, for the next look.
-    seen: Option<(Instant, Stat)>,
+    pub(super) seen: Option<(Instant, Stat)>,
     name: Name,
     /// Its names when it was last seen under its own.
     pub(super) links: u64,
