@@ -78,7 +78,7 @@ impl Follower {
         if let Some(mut kept) = self.listed.take(&*self.host, now) {
             for (path, found) in &mut kept {
                 // The open file itself tells what is new of it, at half the cost.
-                found.is_kept = found.is_own && self.is_open_under(path, found);
+                found.is_kept = found.is_own && self.keep_name(path, found);
                 if !found.is_kept {
                     *found = Found::look(&*self.host, Path::new(path), Arc::clone(&found.pattern));
                 }
@@ -105,18 +105,20 @@ impl Follower {
         found
     }
 
-    /// Whether what was found is open, and known by this name.
-    fn is_open_under(&self, path: &OsStr, found: &Found) -> bool {
+    /// Whether what was found before is open and known by this name: then the name leads there in this scan, too.
+    fn keep_name(&mut self, path: &OsStr, found: &Found) -> bool {
         let id = found.stat.and_then(|stat| self.open_id(stat.identity));
-        let file = id.and_then(|id| self.files.get(&id));
-        file.is_some_and(|file| file.is_named() && file.path.as_os_str() == path && file.error().is_none())
+        let file = id.and_then(|id| self.files.get_mut(&id));
+        let is_known =
+            |file: &&mut Tracked| file.is_named() && file.path.as_os_str() == path && file.error().is_none();
+        file.filter(is_known).map(|file| file.kept_in = self.scans).is_some()
     }
 
     /// Tells every open file whether a name still leads to it.
     pub(super) fn note_names(&mut self, found: &Names, now: Instant) {
         let mut nameless = Vec::new();
         let stirred = self.stirred_directories(now);
-        for file in self.files.values_mut() {
+        for file in self.files.values_mut().filter(|file| file.kept_in != self.scans) {
             let identity = match found.get(file.path.as_os_str()) {
                 // An error is no absence: it keeps the name that it had.
                 Some(Found { is_unknown: true, .. }) => continue,
@@ -136,7 +138,7 @@ impl Follower {
             }
         }
         // A rotated name may itself be one that is followed: then the file is simply known by it.
-        for (path, found) in found {
+        for (path, found) in found.iter().filter(|(_, found)| !found.is_kept) {
             let path = Path::new(path);
             let id = found.stat.and_then(|stat| self.open_id(stat.identity));
             let file = id.and_then(|id| self.files.get_mut(&id));
@@ -176,12 +178,13 @@ impl Follower {
     pub(super) fn find_rewritten(&mut self, found: &Names, now: Instant) -> Vec<Anew> {
         let mut rewritten = Vec::new();
         for file in self.files.values_mut() {
-            let named = found.get(file.path.as_os_str()).filter(|found| file.is_named() && !found.is_kept);
-            let stat = match named {
+            let is_asked = file.is_named() && file.kept_in != self.scans;
+            let stat = match is_asked.then(|| found.get(file.path.as_os_str())).flatten() {
                 Some(found) => found.stat.filter(|stat| stat.identity == file.identity),
                 None => file.file().stat().ok(),
             };
-            file.note_seen(stat, now);
+            // A look at the same time need not ask again.
+            file.seen = stat.map(|stat| (now, stat));
             let is_touched =
                 stat.is_some_and(|stat| stat.size < file.size() || stat.modified != file.modified());
             if is_touched && file.counted_offset() == 0 {

@@ -72,6 +72,8 @@ pub struct Tracked {
     pub(super) origin: Origin,
     /// Number of the scan that found it; 0 for one that an earlier life had begun to read.
     pub(super) found_in: u64,
+    /// Number of the last scan that took its name to lead here still.
+    pub(super) kept_in: u64,
     /// Hash of its first line, under which it is found by its copies; 0 while there is none.
     pub(super) first_line: u64,
     /// It was found while the log could not be read of which it may be a copy.
@@ -130,6 +132,7 @@ impl Tracked {
             dirty: true,
             origin: Origin::Settled,
             found_in: 0,
+            kept_in: 0,
             is_stand_in: false,
             is_heir: false,
             first_line,
@@ -281,11 +284,6 @@ impl Tracked {
     /// Whether the name still leads here.
     pub fn is_named(&self) -> bool {
         self.name == Name::Present
-    }
-
-    /// Tells what was seen of it: a look at the same time need not ask again.
-    pub(super) fn note_seen(&mut self, stat: Option<Stat>, now: Instant) {
-        self.seen = stat.map(|stat| (now, stat));
     }
 
     /// The file was found under the name that it had.
