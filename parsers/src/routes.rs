@@ -103,8 +103,8 @@ enum Found<'a> {
 fn found<'a>(places: &'a mut [Place], key: Key<'_>) -> Option<Found<'a>> {
     let which = key.places();
     let held = |place: &Place| {
-        let at = place.hashes.iter().position(|hash| *hash == key.hash)?;
-        place.slots.get(at)?.holds(key).then_some(at)
+        let mut both = place.hashes.iter().zip(&place.slots);
+        both.position(|(hash, slot)| *hash == key.hash && slot.holds(key))
     };
     if let Some((place, at)) = first(places, which, held) {
         let slot = places.get_mut(place)?.slots.get_mut(at)?;

@@ -194,6 +194,9 @@ impl Pipeline {
         self.append_refused();
         self.append_samples();
         let question = self.tally.waiting();
+        if scan {
+            self.follower.list_anew();
+        }
         if scan || question.is_some() || now.monotonic >= self.scan_due {
             self.scan(now);
         }

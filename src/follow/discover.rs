@@ -109,6 +109,7 @@ impl Follower {
     fn keep_name(&mut self, path: &OsStr, found: &Found) -> bool {
         let id = found.stat.and_then(|stat| self.open_id(stat.identity));
         let file = id.and_then(|id| self.files.get_mut(&id));
+        // One that fails may have to be opened anew.
         let is_known =
             |file: &&mut Tracked| file.is_named() && file.path.as_os_str() == path && file.error().is_none();
         file.filter(is_known).map(|file| file.kept_in = self.scans).is_some()
@@ -181,10 +182,13 @@ impl Follower {
             let is_asked = file.is_named() && file.kept_in != self.scans;
             let stat = match is_asked.then(|| found.get(file.path.as_os_str())).flatten() {
                 Some(found) => found.stat.filter(|stat| stat.identity == file.identity),
-                None => file.file().stat().ok(),
+                None => {
+                    let stat = file.file().stat().ok();
+                    // A look at the same time need not ask again.
+                    file.seen = stat.map(|stat| (now, stat));
+                    stat
+                }
             };
-            // A look at the same time need not ask again.
-            file.seen = stat.map(|stat| (now, stat));
             let is_touched =
                 stat.is_some_and(|stat| stat.size < file.size() || stat.modified != file.modified());
             if is_touched && file.counted_offset() == 0 {

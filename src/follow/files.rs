@@ -21,6 +21,8 @@ pub struct Stat {
     pub size: u64,
     /// When it was last written to, as the file system tells it: seconds and nanoseconds.
     pub modified: (i64, i64),
+    /// When anything of it last changed, its names and times included: no program can set that back.
+    pub changed: (i64, i64),
     /// Names that lead to it; 0 once it is deleted.
     pub links: u64,
     /// A regular file, and not a directory, FIFO, socket or device.
@@ -56,8 +58,8 @@ pub trait Files: Send + Sync {
     fn list(&self, directory: &Path, names_max: usize) -> io::Result<Vec<OsString>>;
     /// What a path leads to, through symbolic links.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
-    /// The same, and whether the path is a name of the file itself and no symbolic link to it: then what it leads to changes
-    /// only when names come or go in its directory. Where that cannot be told it is none.
+    /// The same, and whether the path is a name of the file itself and no symbolic link to it: then it leads elsewhere only
+    /// where names come or go in its directory, or where something is mounted over it. Where that cannot be told it is none.
     fn stat_name(&self, path: &Path) -> io::Result<(Stat, bool)> {
         self.stat(path).map(|stat| (stat, false))
     }
@@ -190,6 +192,7 @@ fn stat_of(metadata: &Metadata) -> Stat {
         },
         size: metadata.len(),
         modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
         links: metadata.nlink(),
         is_regular: metadata.is_file(),
     }

@@ -2,11 +2,11 @@
 //!
 //! Reason: of hundreds of quiet logs, listing their directories anew and matching each name cost more than looking at the files.
 //!
-//! Invariant: kept names are those that a new listing would give. The directory itself says so by the time of its last change,
-//! and is believed when that time had been over for longer than its file system's coarsest clock step as it was listed. What each
-//! name leads to is asked at every look all the same, but for the names under which a file is open and which are no links: what
-//! those lead to does not change while no name comes or goes. A mount over the file itself, or an overlay that copies it up for
-//! its first writer, would be the exception, and shows when the directory is next listed.
+//! Invariant: kept names are those that a new listing would give. The directory itself says so by the times of its last change,
+//! and is believed when those had been over for longer than its file system's coarsest clock step as it was listed. What each
+//! name leads to is asked at every look all the same, but for the names under which a file is open and which are no links: those
+//! lead elsewhere only where names come or go, or where another file system is mounted over the file. That exception, and a file
+//! system that keeps no times and sends no events, shows when the directory is next listed.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,8 +27,9 @@ pub(super) const KEPT_MAX: Duration = Duration::from_secs(10);
 struct Directory {
     path: PathBuf,
     identity: Identity,
-    /// When names last came or went in it, as it tells.
-    modified: (i64, i64),
+    /// When names last came or went in it, as it tells, and when anything of it changed: rsync sets the first back, and an overlay
+    /// that copies a log up for its first writer leaves it alone.
+    times: [(i64, i64); 2],
     /// When that was seen first.
     first_seen: Instant,
 }
@@ -57,18 +58,17 @@ impl Listed {
         let before = self.directories.take().map_or_else(Vec::new, |(directories, _)| directories);
         let look = |pattern: &String| {
             let (path, _) = one_directory(pattern)?;
-            let Stat { identity, modified, .. } = host.stat(path).ok()?;
-            let is_same = |known: &&Directory| {
-                known.path == path && known.identity == identity && known.modified == modified
-            };
+            let stat = host.stat(path).ok()?;
+            let is_same = |known: &&Directory| known.path == path && known.is_as(&stat);
             let first_seen = before.iter().find(is_same).map_or(now, |known| known.first_seen);
-            Some(Directory { path: path.to_owned(), identity, modified, first_seen })
+            let (identity, times) = (stat.identity, [stat.modified, stat.changed]);
+            Some(Directory { path: path.to_owned(), identity, times, first_seen })
         };
         let directories: Option<Vec<Directory>> = patterns.iter().map(look).collect();
         self.directories = directories.map(|directories| (directories, now));
     }
 
-    /// A directory could not be listed whole.
+    /// A directory could not be listed whole, or a name came or went whatever its directory tells.
     pub(super) fn forget(&mut self) {
         self.directories = None;
     }
@@ -81,7 +81,10 @@ impl Listed {
 
 impl Directory {
     fn is_unchanged(&self, host: &dyn Files) -> bool {
-        let same = |stat: Stat| stat.identity == self.identity && stat.modified == self.modified;
-        host.stat(&self.path).is_ok_and(same)
+        host.stat(&self.path).is_ok_and(|stat| self.is_as(&stat))
+    }
+
+    fn is_as(&self, stat: &Stat) -> bool {
+        stat.identity == self.identity && [stat.modified, stat.changed] == self.times
     }
 }

@@ -316,6 +316,11 @@ impl Follower {
         self.listed.keep(found);
     }
 
+    /// A name came or went: the next scan lists all directories, even one that does not tell of it.
+    pub fn list_anew(&mut self) {
+        self.listed.forget();
+    }
+
     /// The directories whose births and deaths matter.
     pub fn directories(&self) -> BTreeSet<PathBuf> {
         let of_files = self.files.values().map(|file| directory_of(&file.path));

@@ -1,6 +1,7 @@
 //! The follower against real files in a directory of its own: what is written is what is handed out, once.
 
 mod cases;
+mod counted;
 mod listed;
 mod moved;
 mod search;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use self::counted::CountedFiles;
 use super::*;
 
 /// A directory with a follower over it, and a clock that the test moves.
@@ -332,49 +334,6 @@ fn a_quiet_file_costs_the_same_among_many() {
     // Were the others looked through for each file, a turn of it would take 32 times as long.
     let (among_few, among_many) = (turns_of(20) / 20, turns_of(640) / 640);
     assert!(among_many < among_few * 8, "{among_few:?} a file among 20, {among_many:?} among 640");
-}
-
-/// Counts what is asked of the file system: names listed, paths looked at, files opened; and patterns apart.
-#[derive(Clone, Default)]
-struct CountedFiles {
-    asked: Arc<AtomicU64>,
-    expanded: Arc<AtomicU64>,
-    opened: Arc<AtomicU64>,
-}
-
-impl CountedFiles {
-    fn count<T>(&self, answer: T, cost: usize) -> T {
-        self.asked.fetch_add(cost as u64, Ordering::Relaxed);
-        answer
-    }
-}
-
-impl Files for CountedFiles {
-    fn expand(&self, pattern: &str) -> files::Expanded {
-        self.expanded.fetch_add(1, Ordering::Relaxed);
-        let expanded = HostFiles.expand(pattern);
-        let names = expanded.0.len();
-        self.count(expanded, names)
-    }
-
-    fn list(&self, directory: &Path, names_max: usize) -> std::io::Result<Vec<OsString>> {
-        let names = HostFiles.list(directory, names_max)?;
-        let length = names.len();
-        Ok(self.count(names, length))
-    }
-
-    fn stat(&self, path: &Path) -> std::io::Result<files::Stat> {
-        self.count(HostFiles.stat(path), 1)
-    }
-
-    fn stat_name(&self, path: &Path) -> std::io::Result<(files::Stat, bool)> {
-        self.count(HostFiles.stat_name(path), 1)
-    }
-
-    fn open(&self, path: &Path) -> std::io::Result<Box<dyn files::LogFile>> {
-        self.opened.fetch_add(1, Ordering::Relaxed);
-        self.count(HostFiles.open(path), 1)
-    }
 }
 
 /// What the first look after `count` logs of one directory were rotated asks for, by the same process or by the next.

@@ -496,12 +496,13 @@ impl Tracked {
         Ok(())
     }
 
-    /// Whether it was read to its end and has not changed since: then there is nothing to read, and of hundreds of quiet logs
+    /// Whether it has its name, was read to its end and has not changed since: then there is nothing to read, and of hundreds of quiet logs
     /// each is asked once in a tick and not twice.
     fn is_quiet(&self, stat: &Stat) -> bool {
         let is_unchanged =
             stat.size == self.size && stat.modified == self.modified && stat.identity == self.identity;
-        is_unchanged && self.cursor.offset == self.size
+        // Without a name it may be closed at this look: nothing may come between.
+        is_unchanged && self.cursor.offset == self.size && self.is_named()
     }
 
     /// Whether what was just read follows the bytes before it: between a look and a read the file may be truncated
@@ -546,8 +547,8 @@ impl Tracked {
         if is_named || now.saturating_duration_since(self.still_since) < grace {
             return Ok(());
         }
-        let unlinked = self.file.stat()?.links == 0;
-        if self.name == Name::Absent && !unlinked {
+        let Stat { links, size, .. } = self.file.stat()?;
+        if size > self.size || (self.name == Name::Absent && links > 0) {
             return Ok(());
         }
         if self.cursor.nuls_ahead() > 0 {

@@ -32,8 +32,8 @@ pub(super) const TIME_WAIT: usize = 5;
 /// Sockets in each state, in the order of [`STATES`].
 pub(super) type Counts = [u64; STATES.len()];
 
-/// A bit for each state, which begin at 1. Newer kernels know one more, for sockets that have a port and do nothing, at the price
-/// of a walk through another table.
+/// A bit for each state, which begin at 1. Kernels from 6.8 on know one more, for sockets that have a port and do nothing: they walk
+/// through another table for it, and call these sockets closed.
 const ASKED_STATES: u32 = ((1 << STATES.len()) - 1) << 1 & !(1 << (TIME_WAIT + 1));
 
 /// Counts the TCP sockets of this network namespace, of both families, but for [`TIME_WAIT`].
@@ -74,5 +74,13 @@ mod tests {
         let _server = listener.accept().expect("works");
         let counts = count().expect("the kernel tells");
         assert!(counts[0] >= 2 && counts[9] >= 1, "{counts:?}");
+    }
+
+    #[test]
+    fn a_socket_that_has_a_port_and_does_nothing_is_not_counted_as_closed() {
+        use rustix::net::{AddressFamily, SocketType, bind, socket};
+        let idle = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&idle, &std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        assert_eq!(count().expect("the kernel tells")[6], 0);
     }
 }

@@ -230,12 +230,12 @@ impl Source for Tcp {
 }
 
 fn state_error(source: io::Error) -> SourceError {
-    match source.kind() {
-        io::ErrorKind::NotFound => {
-            SourceError::NotAvailable("this kernel has no sock_diag for TCP".to_owned())
-        }
-        _ => SourceError::Read { path: "sockets by state over netlink".to_owned(), source },
+    // Without inet_diag the kernel does not support the question; without sock_diag it has no such protocol.
+    let no_support = Some(rustix::io::Errno::OPNOTSUPP.raw_os_error());
+    if source.kind() == io::ErrorKind::NotFound || source.raw_os_error() == no_support {
+        return SourceError::NotAvailable("this kernel has no sock_diag for TCP".to_owned());
     }
+    SourceError::Read { path: "sockets by state over netlink".to_owned(), source }
 }
 
 fn push_netstat(text: &str, out: &mut Vec<Reading>) {
@@ -276,6 +276,16 @@ fn push_states(counts: &sock_diag::Counts, out: &mut Vec<Reading>) {
 mod tests {
     use super::*;
     use crate::sources::tests::{value, values};
+
+    #[test]
+    fn a_kernel_without_sock_diag_has_no_states() {
+        for errno in [rustix::io::Errno::NOENT, rustix::io::Errno::OPNOTSUPP] {
+            let error = state_error(io::Error::from_raw_os_error(errno.raw_os_error()));
+            assert!(matches!(error, SourceError::NotAvailable(_)), "{error}");
+        }
+        let refusal = io::Error::from_raw_os_error(rustix::io::Errno::PERM.raw_os_error());
+        assert!(matches!(state_error(refusal), SourceError::Read { .. }));
+    }
 
     #[test]
     fn counters_are_found_by_their_names() {

@@ -52,7 +52,7 @@ pub(super) struct Measured {
 impl Measured {
     pub(super) fn new(value_ms: u64) -> Measured {
         let value_ms = value_ms.min(VALUE_MS_MAX);
-        let short = SHORT.get(value_ms as usize).copied();
+        let short = usize::try_from(value_ms).ok().and_then(|ms| SHORT.get(ms).copied());
         Measured { value_ms, index: (value_ms > 0).then(|| short.unwrap_or_else(|| index_of(value_ms))) }
     }
 }

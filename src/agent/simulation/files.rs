@@ -184,6 +184,7 @@ impl FileSystem {
             },
             size: inode.content.len() as u64,
             modified: seconds(inode.modified_ns),
+            changed: seconds(inode.modified_ns),
             links: inode.links,
             is_regular: true,
         }
@@ -194,6 +195,7 @@ impl FileSystem {
             identity: Identity { device: DEVICE, inode: FIRST_INODE, born_ns: 1 },
             size: 0,
             modified: seconds(self.names_modified_ns),
+            changed: seconds(self.names_modified_ns),
             links: 2,
             is_regular: false,
         }

@@ -54,7 +54,7 @@ pub(super) struct Rejected {
     pub(super) lines: u64,
 }
 
-/// Where the names of a client's last request stand. A visitor keeps its browser, and asks for several things from one page.
+/// Where the names of a client's last request likely stand: a visitor keeps its browser, and asks for several things from one page.
 #[derive(Clone, Copy, Default)]
 struct Visit {
     agent: u32,
@@ -82,7 +82,7 @@ pub(super) struct Tally {
     pub(super) agents: Top,
     pub(super) referers: Top,
     pub(super) clients: Top,
-    /// What each client's last request had, by the client's place.
+    /// By the client's place: of another client after a prune, which costs a look-up.
     visits: Vec<Visit>,
     known_routes: Routes,
     /// The virtual host of the last request, as it was spelled and as it is counted.

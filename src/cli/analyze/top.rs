@@ -104,7 +104,7 @@ impl Top {
     }
 
     /// Counts one request; answers which place its name has.
-    #[inline(always)]
+    #[inline]
     pub(super) fn add(&mut self, name: &[u8], hit: Hit) -> usize {
         self.last = self.add_at(self.last, name, hit);
         self.last

@@ -39,7 +39,7 @@ impl LogFile for Memory {
     fn stat(&self) -> io::Result<Stat> {
         let size = self.0.lock().expect("one thread").0.len() as u64;
         let identity = Identity { device: 1, inode: 2, born_ns: 3 };
-        Ok(Stat { identity, size, modified: (4, 5), links: 1, is_regular: true })
+        Ok(Stat { identity, size, modified: (4, 5), changed: (4, 5), links: 1, is_regular: true })
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

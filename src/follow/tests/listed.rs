@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::follow::listed::{CLOCK_STEP_MAX, KEPT_MAX};
+use crate::follow::tracked::ROTATE_GRACE;
 
 /// Looks of which the first one finds a directory changed, and the last one knows that this is over.
 const SETTLING: u64 = CLOCK_STEP_MAX.as_secs() + 1;
@@ -66,19 +67,79 @@ fn what_comes_and_goes_is_seen_at_once() {
 }
 
 #[test]
-fn a_name_of_an_open_log_is_asked_no_more_often_than_its_directory_is_listed() {
+fn a_quiet_log_is_asked_once_a_tick_and_its_name_when_its_directory_is_listed() {
     let (mut bench, host) = following();
-    look(&mut bench, &host, SETTLING + 1);
-    let before = host.asked.load(Ordering::Relaxed);
-    look(&mut bench, &host, KEPT_MAX.as_secs() - 2);
-    let asked = host.asked.load(Ordering::Relaxed) - before;
-    assert_eq!(asked, KEPT_MAX.as_secs() - 2, "its directory alone");
+    bench.append("empty.log", "");
+    tell(&bench, 1000);
+    for _ in 0..=SETTLING {
+        bench.taken();
+    }
+    let counts =
+        || [&host.asked, &host.looked, &host.read, &host.expanded].map(|of| of.load(Ordering::Relaxed));
+    let before = counts();
+    bench.taken();
+    bench.taken();
+    let asked: Vec<u64> = counts().iter().zip(before).map(|(after, before)| after - before).collect();
+    assert_eq!(asked, [2, 4, 0, 0], "twice the directory by its name, and two open files");
     bench.append("a.log", "another line\n");
-    assert_eq!(bench.taken(), ["a line", "another line"], "its lines are seen all the same");
+    assert_eq!(bench.taken(), ["another line"]);
     bench.rename("a.log", "a.log.1");
     tell(&bench, 1000);
+    bench.taken();
+    assert_eq!((named(&bench), counts()[3]), (2, before[3]), "the directory does not tell");
     look(&mut bench, &host, KEPT_MAX.as_secs());
-    assert_eq!(named(&bench), 0, "though the directory does not tell");
+    assert_eq!(named(&bench), 1);
+}
+
+#[test]
+fn after_an_event_a_directory_is_listed_even_if_it_does_not_tell() {
+    let (mut bench, host) = following();
+    look(&mut bench, &host, SETTLING + 1);
+    bench.rename("a.log", "a.log.1");
+    make(&bench, "b.log", 1000);
+    bench.follower.list_anew();
+    look(&mut bench, &host, 1);
+    let names: Vec<&Path> =
+        bench.follower.files().filter(|file| file.is_named()).map(|file| &*file.path).collect();
+    assert_eq!(names, [bench.path("b.log")]);
+}
+
+#[test]
+fn a_directory_whose_time_is_set_back_has_changed() {
+    let mut bench = Bench::new(&["*.log"]);
+    make(&bench, "a.log", 1000);
+    for _ in 0..=SETTLING {
+        bench.poll();
+    }
+    fs::write(bench.path("copy"), "new\n").expect("written");
+    bench.rename("copy", "a.log");
+    tell(&bench, 1000);
+    bench.poll();
+    let states: Vec<&str> = bench.follower.files().map(|file| file.state()).collect();
+    assert_eq!(states, ["rotated", "following"]);
+}
+
+/// Whether a rotated log is closed when its time is over, if a line comes into it between the scan and its turn.
+fn is_closed(content: &str, late: &str) -> bool {
+    let mut bench = Bench::new(&["a.log"]);
+    bench.append("a.log", content);
+    bench.poll();
+    bench.rename("a.log", "a.log.1");
+    bench.append("a.log", "2\n");
+    bench.poll();
+    bench.now += ROTATE_GRACE;
+    bench.follower.scan(bench.now);
+    bench.append("a.log.1", late);
+    let id = bench.follower.ids()[0];
+    bench.follower.turn(id, 1 << 20, bench.now, &mut |_| Flow::Continue).finished
+}
+
+#[test]
+fn a_line_written_between_scan_and_turn_keeps_a_rotated_log_open() {
+    for content in ["1\n", ""] {
+        assert!(is_closed(content, ""), "{content}");
+        assert!(!is_closed(content, "late\n"), "{content}");
+    }
 }
 
 #[test]
