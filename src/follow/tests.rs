@@ -6,7 +6,6 @@ mod listed;
 mod moved;
 mod search;
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
