@@ -167,7 +167,8 @@ impl Tracked {
             path: self.first_path.clone(),
             pattern: self.pattern.clone(),
             known: Known { size: self.size, modified: self.modified },
-            first_line: self.first_line,
+            // Written since the look that saw nothing: of a log of which no byte is known the first line is not, either.
+            first_line: if self.head.length == 0 { 0 } else { self.first_line },
             links: self.links,
             parked_s: 0,
             is_closed: false,

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::follow::files::{Expanded, LogFile, Stat};
+use crate::follow::open::Opened;
 
 /// Files under which something happens once, between two calls of a look, or that cannot be told of now.
 #[derive(Clone, Default)]
@@ -372,4 +373,41 @@ fn a_log_that_was_read_to_its_end_is_no_copy_of_one_that_begins_alike() {
     assert_eq!(bench.outwait(), [""; 0]);
     bench.append("a.log", "8\n");
     assert_eq!(bench.taken(), ["8"]);
+}
+
+/// An open log into which its first line comes between the first reading and the second.
+struct Filling {
+    file: Box<dyn LogFile>,
+    path: PathBuf,
+    reads: AtomicU64,
+}
+
+impl LogFile for Filling {
+    fn stat(&self) -> io::Result<Stat> {
+        self.file.stat()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.reads.fetch_add(1, Ordering::Relaxed) == 1 {
+            fs::write(&self.path, "a line\n")?;
+        }
+        self.file.read_at(buffer, offset)
+    }
+}
+
+#[test]
+fn of_a_log_that_fills_while_it_is_opened_no_first_line_is_kept_without_its_bytes() {
+    let bench = Bench::new(&["a.log"]);
+    bench.append("a.log", "");
+    let path = bench.path("a.log");
+    let file = HostFiles.open(&path).expect("opened");
+    let identity = file.stat().expect("works").identity;
+    let file = Box::new(Filling { file, path: path.clone(), reads: AtomicU64::new(0) });
+    let opened = Opened { identity, file };
+    let Ok(tracked) = Tracked::new(1, path.clone(), String::new(), opened, 0, bench.now) else {
+        panic!("it can be read");
+    };
+    let position = tracked.position();
+    assert_eq!(fs::read(path).expect("works"), b"a line\n", "it came meanwhile");
+    assert_eq!((position.head.length, position.first_line), (0, 0));
 }
