@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 
 /// Places for paths. Full of ordinary paths they take 300 KiB.
 const PLACES: usize = 512;
-/// Paths that a place takes, and places that a path may stand in. Of 1,400 paths, two thirds of all that fit, one or two in a hundred
-/// displace another; with two paths a place and one place a path it was one in four.
+/// Paths that a place takes, and places that a path may stand in. Of 1,400 paths, two thirds of all that fit, one or two in a
+/// hundred displace another; with two paths a place and one place a path it was one in four.
 const PATHS_PER_PLACE: usize = 4;
 const PLACES_PER_PATH: usize = 2;
 /// Bytes of method and path together up to which they are remembered.

@@ -497,8 +497,8 @@ impl Tracked {
         Ok(())
     }
 
-    /// Whether it has its name, was read to its end and has not changed since: then there is nothing to read, and of hundreds of quiet logs
-    /// each is asked once in a tick and not twice.
+    /// Whether it has its name, was read to its end and has not changed since: then there is nothing to read, and of hundreds of
+    /// quiet logs each is asked once in a tick and not twice.
     fn is_quiet(&self, stat: &Stat) -> bool {
         let is_unchanged =
             stat.size == self.size && stat.modified == self.modified && stat.identity == self.identity;
